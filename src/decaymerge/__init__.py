@@ -1,0 +1,1 @@
+"""Weight decay makes homogeneous networks low-rank, and low-rank networks merge by summing their weights."""

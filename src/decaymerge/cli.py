@@ -1,0 +1,169 @@
+"""The command line: one command for each stage. What a command needs is imported when it runs."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from decaymerge.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+Output = Annotated[Path, typer.Argument(help="File to write.")]
+JobSettings = Annotated[str, typer.Option("--settings", help="Settings of this job, as JSON.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.")]
+
+
+def _device(name: str) -> "torch.device":
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: cuda, but PyTorch sees no GPU; use device: cpu or auto")
+    if name not in ("cpu", "cuda"):
+        raise UserError(f"device: {name} is not one of cpu, cuda, auto")
+    return torch.device(name)
+
+
+@app.command()
+def fetch(
+    dataset: Annotated[str, typer.Argument(help="fashion_mnist")],
+    destination: Annotated[Path, typer.Argument(help="Folder to put the files into.")],
+    folder: Annotated[Path | None, typer.Option(help="Folder to look into first.")] = None,
+) -> None:
+    """Get real data from the first source that has them, and verify them."""
+    from decaymerge.fetch import fashion_mnist
+
+    if dataset != "fashion_mnist":
+        raise UserError(f"dataset {dataset!r} is not to be fetched; known: fashion_mnist")
+    print(f"Fashion-MNIST from {fashion_mnist.fetch(destination, folder)}")
+
+
+@app.command()
+def tasks(
+    output: Output,
+    settings: JobSettings,
+    files: Annotated[list[Path] | None, typer.Argument(help="Files of real data.")] = None,
+) -> None:
+    """Make the data of one task."""
+    from decaymerge import jobs, store
+    from decaymerge import tasks as stage
+
+    job = jobs.parse(jobs.TasksJob, settings)
+    store.write(stage.make(job, files or []), output, job, compress=True)
+
+
+@app.command()
+def train(
+    tasks: Annotated[Path, typer.Argument(help="Data of the task.")],
+    output: Output,
+    settings: JobSettings,
+    device: Device = "cpu",
+) -> None:
+    """Train the networks of one task at one λ."""
+    from decaymerge import jobs, store
+    from decaymerge import train as stage
+
+    job = jobs.parse(jobs.TrainJob, settings)
+    store.write(stage.train(job, store.read(tasks), _device(device)), output, job)
+
+
+@app.command()
+def merge(
+    output: Output,
+    networks: Annotated[list[Path], typer.Argument(help="Networks to merge.")],
+    settings: JobSettings,
+) -> None:
+    """Merge trained networks by each method."""
+    from decaymerge import jobs, store
+    from decaymerge import merge as stage
+
+    job = jobs.parse(jobs.MergeJob, settings)
+    store.write(stage.merge(job, [store.read(path) for path in networks]), output, job)
+
+
+@app.command()
+def evaluate(
+    output: Output,
+    settings: JobSettings,
+    tasks: Annotated[list[Path], typer.Option(help="Data of a task; once for each task of the pair.")],
+    own: Annotated[list[Path], typer.Option(help="Network of a task; once for each task of the pair.")],
+    merged: Annotated[Path | None, typer.Option(help="Merged networks.")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Evaluate own and merged networks on each task."""
+    from decaymerge import evaluate as stage
+    from decaymerge import jobs, store
+
+    job = jobs.parse(jobs.EvaluateJob, settings)
+    read = [[store.read(path) for path in paths] for paths in (tasks, own)]
+    made = stage.evaluate(job, *read, None if merged is None else store.read(merged), _device(device))
+    store.write(made, output, job)
+
+
+@app.command()
+def gather(
+    folder: Annotated[Path, typer.Argument(help="Folder of an experiment's evaluations.")],
+    output: Output,
+    settings: JobSettings,
+) -> None:
+    """Gather the evaluations of one experiment."""
+    from decaymerge import evaluate as stage
+    from decaymerge import jobs, store
+
+    job = jobs.parse(jobs.GatherJob, settings)
+    store.write(stage.gather(job, folder), output, job)
+
+
+@app.command()
+def figures(
+    figure: Annotated[str, typer.Argument(help="Name of the figure.")],
+    output: Annotated[Path, typer.Argument(help="PDF to write; a PNG is written beside it.")],
+    summaries: Annotated[list[Path], typer.Argument(help="Summaries that it shows.")],
+    settings: JobSettings,
+) -> None:
+    """Draw one figure."""
+    from decaymerge import figures as stage
+    from decaymerge import jobs, store
+
+    if figure not in stage.FIGURES:
+        raise UserError(f"figure {figure!r} is not known; known: {', '.join(stage.FIGURES)}")
+    job = jobs.parse(jobs.FigureJob, settings)
+    stage.draw(figure, job, [store.read(path) for path in summaries], output)
+
+
+@app.command()
+def check(path: Annotated[Path, typer.Argument(help="Configuration, YAML.")]) -> None:
+    """Check a configuration without running anything."""
+    import yaml
+
+    from decaymerge import config
+
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    config.check(raw)
+    print(f"{path} is fine")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the configuration, for editors."""
+    from decaymerge.config import Config
+
+    print(json.dumps(Config.model_json_schema(), indent=2, ensure_ascii=False))
+
+
+def main() -> None:
+    """Entry point: an error that the user can mend is printed in its own words, without a traceback."""
+    try:
+        app()
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,312 @@
+"""What a user writes in ``config/*.yaml``, as pydantic models: the single source of keys, types and limits.
+
+``config/schema.json`` is generated from here (``decaymerge schema``). Each stage's job gets only the part that
+it needs, see ``jobs.py``. Unknown keys are errors.
+"""
+
+import difflib
+import itertools
+import string
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from decaymerge.errors import UserError
+
+
+def refuse(message: str) -> PydanticCustomError:
+    """Error whose text reaches the user as it is."""
+    return PydanticCustomError("setting", "{message}", {"message": message})
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and an unknown key is answered with the nearest allowed one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            for key in value:
+                if key not in cls.model_fields:
+                    near = difflib.get_close_matches(str(key), cls.model_fields, n=1)
+                    hint = f", did you mean {near[0]!r}?" if near else ""
+                    raise refuse(
+                        f"unknown key {key} = {value[key]!r}{hint} (allowed: {', '.join(cls.model_fields)})"
+                    )
+        return value
+
+
+def _number(value: Any) -> Any:
+    """YAML reads ``1e-4`` as a string and ``yes`` as a boolean: take the first, refuse the second."""
+    if isinstance(value, bool):
+        raise refuse("a number is expected, not a boolean")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+PositiveNumber = Annotated[Number, Field(gt=0)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+WeightDecay = Annotated[Number, Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=64)]
+
+
+class GaussianTask(Settings):
+    """Gaussian inputs projected to the unit sphere (Figures 2 and 3 of the paper)."""
+
+    dataset: Literal["gaussian"]
+    dim: Count
+    """Input dimension d, the same for all tasks of an experiment."""
+    samples: Count
+    """Training samples n of one task."""
+    overlap: Literal["orthogonal", "same"] | Annotated[Number, Field(ge=0, le=1)] = "orthogonal"
+    """``orthogonal``: each task on its own coordinates. ``same``: every task isotropic in all coordinates, with
+    its own labelling vector. A number in [0, 1]: cosine of the principal angles between two tasks' subspaces,
+    each of half the dimension."""
+    labels: Literal["linear", "quadratic", "random"] = "linear"
+    """``linear``: sign of ⟨v, x⟩. ``quadratic``: sign of ⟨v, x⟩² minus its median. ``random``: fair coin."""
+
+    def input_dim(self, tasks: int) -> int:
+        """Dimension d of the inputs when the experiment has ``tasks`` tasks."""
+        if self.overlap == "orthogonal" and self.dim % tasks:
+            raise refuse(f"dim: {self.dim} does not divide into {tasks} orthogonal tasks; use a multiple")
+        if not isinstance(self.overlap, str) and (tasks != 2 or self.dim % 2):
+            raise refuse(
+                f"overlap: {self.overlap} is defined for two tasks and an even dim, not {tasks} and {self.dim};"
+                " use orthogonal or same"
+            )
+        return self.dim
+
+
+class FashionMnistTask(Settings):
+    """Fashion-MNIST classes 0-4 against 5-9, zero-padded so that tasks are orthogonal (Appendix C.2)."""
+
+    dataset: Literal["fashion_mnist"]
+    samples: Annotated[Count, Field(le=60_000)]
+    """Training images n of one task, drawn anew for each seed."""
+    pixels: ClassVar[int] = 784
+
+    def input_dim(self, tasks: int) -> int:
+        """Dimension d of the padded inputs: one block of 784 coordinates for each task."""
+        return self.pixels * tasks
+
+
+TaskSettings = Annotated[GaussianTask | FashionMnistTask, Field(discriminator="dataset")]
+NamedTasks = Annotated[dict[Name, TaskSettings], Field(min_length=1, max_length=26)]
+
+
+def _tasks_form(value: Any) -> str:
+    """A mapping with the key ``dataset`` is one task's settings; one of mappings is keyed by task name."""
+    named = isinstance(value, Mapping) and not isinstance(value.get("dataset"), str)
+    return "named" if named else "alike"
+
+
+class Network(Settings):
+    """Homogeneous network without biases, scalar output: f(x) = W_K σ(W_{K-1} … σ(W_1 x))."""
+
+    activation: Literal["relu", "linear"] = "relu"
+    power: Annotated[Number, Field(ge=1)] = 1.0
+    """p of ReLU^p; 1 is ReLU."""
+    hidden: list[Count]
+    """Widths of the hidden layers; an empty list is the linear predictor."""
+    fixed_outer_layer: bool = False
+    """Keep the last layer at its initial value (Lemma 5)."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Network":
+        if self.activation == "linear" and self.power != 1:
+            raise refuse(f"power: {self.power:g} belongs to activation: relu; leave it out for linear")
+        if self.fixed_outer_layer and not self.hidden:
+            raise refuse("fixed_outer_layer: true leaves nothing to train when hidden: [] has no layer")
+        return self
+
+
+class Training(Settings):
+    """How one network is trained; each λ of ``weight_decay`` is a job of its own."""
+
+    method: Literal["gd"] = "gd"
+    """``gd``: full-batch gradient descent, W ← (1 - ηλ) W - η ∇L(W)."""
+    step_size: PositiveNumber
+    """η."""
+    steps: Count
+    checkpoints: Annotated[int, Field(strict=True, ge=2)] = 40
+    """Steps at which weights and metrics are kept: log-spaced, the first (0) and the last included."""
+    weight_decay: Annotated[list[WeightDecay], Field(min_length=1)]
+    """λ, one or more."""
+    dtype: Literal["float32", "float64"] = "float32"
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Training":
+        if len(set(self.weight_decay)) < len(self.weight_decay):
+            raise refuse(f"weight_decay: {self.weight_decay} names a value twice")
+        return self
+
+
+class ScaledMerge(Settings):
+    """``coefficient`` times the sum of the networks."""
+
+    method: Literal["scaled"]
+    coefficient: Number
+
+
+MergeSettings = Literal["sum", "average"] | ScaledMerge
+
+
+class Experiment(Settings):
+    """Tasks, a network trained on each of them, and the merged networks."""
+
+    tasks: Annotated[
+        Annotated[TaskSettings, Tag("alike")] | Annotated[NamedTasks, Tag("named")], Discriminator(_tasks_form)
+    ]
+    """Either one mapping with ``dataset``, for tasks a, b, … that are alike; or a mapping from each task's name
+    to its settings."""
+    task_count: Annotated[int, Field(strict=True, ge=1, le=26)] | None = None
+    """Number of tasks that are alike, 2 if left out."""
+    network: Network
+    training: Training
+    seeds: Count
+    """Number of repeats: seeds 0, 1, …"""
+    seeds_per_job: Count = 10
+    """Seeds trained together by one job. Add seeds in multiples of it: a last block that is not full is
+    trained anew when it grows."""
+    merge: list[MergeSettings] | None = None
+    """Merging methods; sum and average if left out, none for a single task."""
+    margin: Number = 1.0
+    """Threshold of the margin error, the share of samples with y f(x) below it."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Experiment":
+        if isinstance(self.tasks, dict) and self.task_count is not None:
+            raise refuse(f"task_count: {self.task_count} goes with tasks that are alike, these are named")
+        tasks = self.named_tasks
+        dims = {name: task.input_dim(len(tasks)) for name, task in tasks.items()}
+        if len(set(dims.values())) > 1:
+            listed = ", ".join(f"{name}: {dim}" for name, dim in dims.items())
+            raise refuse(f"tasks have different input dimensions ({listed}); networks merge only if they agree")
+        if "all" in tasks:
+            raise refuse("a task cannot be named 'all': that names the sum of all tasks")
+        if len(tasks) == 1 and self.merge:
+            raise refuse(f"merge: {self.merge} needs two tasks or more; leave it out for a single one")
+        names = [merge_name(method) for method in self.merging]
+        if len(set(names)) < len(names):
+            raise refuse(f"merge: {names} names a method twice")
+        return self
+
+    @property
+    def named_tasks(self) -> dict[str, TaskSettings]:
+        """Settings of each task by its name; tasks that are alike are named a, b, …"""
+        if isinstance(self.tasks, dict):
+            return self.tasks
+        return dict.fromkeys(string.ascii_lowercase[: self.task_count or 2], self.tasks)
+
+    @property
+    def merging(self) -> list[MergeSettings]:
+        """Merging methods, with the default filled in."""
+        if self.merge is None:
+            return ["sum", "average"] if len(self.named_tasks) > 1 else []
+        return self.merge
+
+
+def merge_name(method: MergeSettings) -> str:
+    """Name of a merged network on the ``model`` dimension."""
+    return method if isinstance(method, str) else f"{method.method}={method.coefficient:g}"
+
+
+class Fetch(Settings):
+    """Where real data lie, if not in the places that are tried without being told."""
+
+    fashion_mnist: str | None = None
+    """Folder that holds the four ``{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz`` files."""
+
+
+class Figure3(Settings):
+    """The experiments that Figure 3 puts side by side."""
+
+    independent: Name = "independent"
+    same_inputs: Name = "same_inputs"
+    weight_decay: Name = "weight_decay"
+
+
+class Figures(Settings):
+    """What figures show and how they are written. Nothing here retrains."""
+
+    weight_decay: WeightDecay = 1e-3
+    """λ of the panels that show a single one; the nearest of an experiment's own is taken."""
+    dpi: Annotated[int, Field(strict=True, ge=50, le=1200)] = 200
+    """Resolution of the PNG; the PDF is vector."""
+    figure3: Figure3 = Figure3()
+
+
+class Config(Settings):
+    """A whole configuration file."""
+
+    experiments: Annotated[dict[Name, Experiment], Field(min_length=1)]
+    fetch: Fetch = Fetch()
+    figures: Figures = Figures()
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    """Where tensors live. It does not determine a result, so changing it re-runs nothing."""
+
+    @model_validator(mode="after")
+    def _names(self) -> "Config":
+        for name in self.experiments:
+            if name in ("scan", "figures", "figure1", "figure2", "figure3") or name.startswith("claims"):
+                raise refuse(f"experiment name {name!r} is taken by results/{name}; choose another")
+        return self
+
+
+def check(raw: Mapping[str, Any]) -> Config:
+    """Parse a configuration.
+
+    Raises:
+        UserError: one line for each wrong setting: its key, its value and what is allowed.
+    """
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        lines = dict.fromkeys(_describe(raw, details) for details in error.errors())
+        raise UserError("\n".join(lines)) from None
+
+
+def _describe(raw: Any, details: Any) -> str:
+    """``key = value: what is allowed``, with the key as the user wrote it.
+
+    pydantic's location holds names that the file lacks (a union's tag, the tasks a, b, … of alike tasks):
+    walking the file along it leaves them out.
+    """
+    key, value = [], raw
+    for part in details["loc"]:
+        if isinstance(value, Mapping) and part in value:
+            key, value = [*key, str(part)], value[part]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            key, value = [*key, f"[{part}]"], value[part]
+    if details["type"] == "missing":
+        key.append(str(details["loc"][-1]))
+    if details["type"] == "union_tag_invalid":
+        key, value = [*key, "dataset"], details["ctx"]["tag"]
+    where = ".".join(key).replace(".[", "[") or "config"
+    shown = "" if isinstance(value, Mapping) else f" = {value!r}"
+    text = details["msg"].replace("String should match", "a name must match")
+    if details["type"] == "union_tag_invalid":
+        text = f"Input should be one of {details['ctx']['expected_tags']}"
+    return f"{where}{shown}: {text}"
+
+
+def experiment_pairs(experiment: Experiment) -> dict[str, list[str]]:
+    """Tasks of each merge: ``a+b`` for every pair, ``all`` for the sum of more than two, ``a`` for a single."""
+    names = list(experiment.named_tasks)
+    if len(names) == 1:
+        return {names[0]: names}
+    pairs = {f"{a}+{b}": [a, b] for a, b in itertools.combinations(names, 2)}
+    return pairs if len(names) == 2 else {**pairs, "all": names}

@@ -1,0 +1,1 @@
+"""Stage ``fetch``: real data, verified, into the folder that all runs share."""

@@ -1,0 +1,51 @@
+"""The same pictures as Figure 3 for any one experiment; Fashion-MNIST (Appendix C.2) is one."""
+
+from collections.abc import Sequence
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from decaymerge.figures.panels import (
+    against_weight_decay,
+    gap,
+    loss_against_steps,
+    merged_pair,
+    nearest_weight_decay,
+    stable_rank_against_steps,
+)
+from decaymerge.figures.style import label_panels, legend_below, panels
+from decaymerge.jobs import FigureJob, describe_experiment
+
+TASKS_SHOWN = 2
+
+
+def draw_experiment(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
+    """Loss against steps for the first tasks, loss and gap against λ, stable rank at two λ.
+
+    Args:
+        job: One experiment.
+        summaries: Its summary.
+    """
+    summary = merged_pair(summaries[0])
+    (experiment,) = job.experiments
+    shown = nearest_weight_decay(summary, job.settings.weight_decay)
+    least = float(summary.weight_decay.min())
+    tasks = summary.task.values[:TASKS_SHOWN]
+    merges, depth = summary.sizes["model"] > 1, summary.sizes["layer"]
+    rank_panels = (2 if least != shown else 1) if depth > 1 else 0
+    figure, axes = panels(len(tasks) + 1 + merges + rank_panels, describe_experiment(experiment))
+    panel = iter(axes)
+
+    for task in tasks:
+        loss_against_steps(next(panel), summary.loss.sel(task=task), shown, f"task {task}, λ = {shown:g}")
+    mean = summary.mean("task")
+    against_weight_decay(next(panel), mean.loss, "last step, mean of tasks", "training loss")
+    if merges:
+        against_weight_decay(next(panel), gap(mean), "last step, mean of tasks", "loss of merged minus own")
+    for weight_decay in [shown, least][:rank_panels]:
+        rank = mean.stable_rank.sel(model="own")
+        stable_rank_against_steps(next(panel), rank, weight_decay, f"own networks, λ = {weight_decay:g}")
+
+    label_panels(axes)
+    legend_below(figure, axes)
+    return figure

@@ -1,0 +1,52 @@
+"""Figure 3 of the paper: independent tasks merge by summing under weight decay, tasks on the same inputs do not."""
+
+from collections.abc import Sequence
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from decaymerge.figures.panels import (
+    against_weight_decay,
+    gap,
+    loss_against_steps,
+    merged_pair,
+    nearest_weight_decay,
+    stable_rank_against_steps,
+)
+from decaymerge.figures.style import label_panels, legend_below, panels
+from decaymerge.jobs import FigureJob, describe_experiment
+
+
+def draw_figure3(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
+    """Loss against steps, gap against λ and stable rank against steps.
+
+    Args:
+        job: The experiments in the order independent, same inputs, weight decay.
+        summaries: Their summaries, in this order. Tasks are alike, so each seed's mean over tasks is shown.
+    """
+    independent, same, sweep = (merged_pair(summary).mean("task") for summary in summaries)
+    wanted = job.settings.weight_decay
+    shown = [nearest_weight_decay(summary, wanted) for summary in (independent, same, sweep)]
+    least = float(sweep.weight_decay.min())
+    figure, axes = panels(6, "Merging by summing weights. " + describe_experiment(job.experiments[-1]))
+
+    loss_against_steps(axes[0], independent.loss, shown[0], f"independent tasks, λ = {shown[0]:g}")
+    loss_against_steps(axes[1], same.loss, shown[1], f"same inputs, λ = {shown[1]:g}")
+    loss_against_steps(axes[2], sweep.loss, least, f"independent tasks, λ = {least:g}")
+    against_weight_decay(axes[3], gap(sweep), "gap at the last step", "loss of merged minus own")
+    rank = sweep.stable_rank.sel(model="own")
+    stable_rank_against_steps(axes[4], rank, shown[2], f"own network, λ = {shown[2]:g}")
+    stable_rank_against_steps(axes[5], rank, least, f"own network, λ = {least:g}")
+
+    label_panels(axes)
+    for group in (axes[:3], axes[4:]):
+        _share_limits(group)
+    legend_below(figure, axes)
+    return figure
+
+
+def _share_limits(axes: Sequence["object"]) -> None:
+    """Panels that are meant to be compared get the same vertical range."""
+    limits = [ax.get_ylim() for ax in axes]  # type: ignore[attr-defined]
+    for ax in axes:
+        ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))  # type: ignore[attr-defined]

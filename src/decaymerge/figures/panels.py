@@ -1,0 +1,97 @@
+"""Panels that several figures share. Lines are means and bands standard deviations over seeds."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import xarray as xr
+
+from decaymerge.figures.style import COLOURS, DASHES, MARKERS
+
+MODEL_LABELS = {"own": "own network", "sum": "sum of weights", "average": "average of weights"}
+
+
+def nearest_weight_decay(summary: xr.Dataset, weight_decay: float) -> float:
+    """The λ of the sweep that is nearest to the wanted one."""
+    return float(summary.weight_decay.sel(weight_decay=weight_decay, method="nearest"))
+
+
+def merged_pair(summary: xr.Dataset) -> xr.Dataset:
+    """The sum of all tasks, or the only pair, without the dimension ``pair``."""
+    return summary.isel(pair=-1)
+
+
+def gap(summary: xr.Dataset) -> xr.DataArray:
+    """Loss of each merged network minus the loss of the own network of the same task and seed."""
+    merged = [model for model in summary.model.values if model != "own"]
+    return summary.loss.sel(model=merged) - summary.loss.sel(model="own", drop=True)
+
+
+def loss_against_steps(ax: plt.Axes, loss: xr.DataArray, weight_decay: float, title: str) -> None:
+    """Training loss of every model, from step 1; ``loss`` has dims (weight_decay, seed, step, model)."""
+    chosen = loss.sel(weight_decay=weight_decay)
+    _lines(ax, _frame(chosen.sel(step=slice(1, None)), "loss"), "step", "loss", "model", list(loss.model.values))
+    ax.set(xscale="log", yscale="log", xlabel="gradient descent step", ylabel="training loss")
+    ax.set_title(title)
+
+
+def against_weight_decay(ax: plt.Axes, values: xr.DataArray, title: str, ylabel: str) -> None:
+    """A quantity of every model at the last step; ``values`` has dims (weight_decay, seed, step, model)."""
+    models = list(values.model.values)
+    _lines(ax, _frame(values.isel(step=-1), "value"), "weight_decay", "value", "model", models)
+    positive = values.weight_decay.values[values.weight_decay.values > 0]
+    if 0 in values.weight_decay and positive.size:
+        # λ = 0 has no place on a log axis: a short linear piece before the smallest λ holds it.
+        ax.set_xscale("symlog", linthresh=positive.min(), linscale=0.5)
+        ax.set_xticks([0, *_decades(positive)])
+        ax.set_xlim(-0.2 * positive.min(), positive.max() * 1.6)
+    elif positive.size:
+        ax.set_xscale("log")
+    ax.set(yscale="log", xlabel="weight decay λ", ylabel=ylabel)
+    ax.set_title(title)
+
+
+def stable_rank_against_steps(ax: plt.Axes, rank: xr.DataArray, weight_decay: float, title: str) -> None:
+    """Stable rank of each hidden layer; ``rank`` has dims (weight_decay, seed, step, layer)."""
+    chosen = rank.sel(weight_decay=weight_decay).isel(layer=slice(0, -1)).sel(step=slice(1, None))
+    frame = _frame(chosen, "rank").assign(layer=lambda frame: "layer " + frame.layer.astype(str))
+    layers = [f"layer {layer}" for layer in chosen.layer.values]
+    _lines(ax, frame, "step", "rank", "layer", layers)
+    ax.set(xscale="log", yscale="log", xlabel="gradient descent step", ylabel="stable rank")
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else "")
+    ax.set_title(title)
+
+
+def _frame(values: xr.DataArray, name: str) -> pd.DataFrame:
+    return values.rename(name).to_dataframe().reset_index()
+
+
+def _decades(positive: np.ndarray) -> list[float]:
+    exponents = range(int(np.floor(np.log10(positive.min()) + 1e-9)), int(np.ceil(np.log10(positive.max()))) + 1)
+    return [10.0**exponent for exponent in exponents if 10.0**exponent <= positive.max() * 1.01]
+
+
+def _lines(ax: plt.Axes, frame: pd.DataFrame, x: str, y: str, by: str, order: Sequence[str]) -> None:
+    """Mean over seeds with its standard deviation as a band, one line for each value of ``by``."""
+    labels = {value: MODEL_LABELS.get(value, value) for value in order}
+    # The own network keeps the first style wherever it is shown; layers continue after the models' styles.
+    first = 4 if by == "layer" else 0 if "own" in order else 1
+    styles = [(first + i) % len(MARKERS) for i in range(len(order))]
+    sns.lineplot(
+        data=frame.assign(**{by: frame[by].map(labels)}),
+        x=x,
+        y=y,
+        hue=by,
+        style=by,
+        hue_order=list(labels.values()),
+        style_order=list(labels.values()),
+        palette=[COLOURS[style] for style in styles],
+        markers=[MARKERS[style] for style in styles],
+        dashes=[DASHES[style % len(DASHES)] for style in styles],
+        errorbar="sd",
+        markevery=max(1, frame[x].nunique() // 8),
+        ax=ax,
+    )

@@ -1,0 +1,58 @@
+"""One look for all figures: colour-blind safe, told apart in grey by dashes and markers."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+
+COLOURS = sns.color_palette("colorblind")
+MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+DASHES: list[tuple[float, ...]] = [(), (4, 1.5), (1, 1), (3, 1, 1, 1), (5, 1, 1, 1, 1, 1)]
+PANEL_INCHES = (2.7, 2.3)
+
+
+def panels(count: int, title: str, columns: int = 3) -> tuple[Figure, list[plt.Axes]]:
+    """An empty figure with ``count`` panels in rows of ``columns``, labelled (a), (b), …"""
+    sns.set_theme(context="paper", style="ticks", font_scale=0.9, rc={"axes.grid": True, "grid.alpha": 0.3})
+    mpl.rcParams.update({"pdf.fonttype": 42, "axes.titlelocation": "left", "lines.markersize": 4})
+    rows = -(-count // columns)
+    columns = min(columns, count)
+    size = (PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.8)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    figure.suptitle(title, fontsize="medium")
+    for unused in axes.flat[count:]:
+        unused.remove()
+    return figure, list(axes.flat[:count])
+
+
+def label_panels(axes: Sequence[plt.Axes]) -> None:
+    """Put (a), (b), … before the panels' titles."""
+    for letter, ax in zip("abcdefghijkl", axes, strict=False):
+        ax.set_title(f"({letter}) {ax.get_title(loc='left')}", fontsize="medium")
+
+
+def legend_below(figure: Figure, axes: Sequence[plt.Axes]) -> None:
+    """One legend for all panels, below them, where it covers no data."""
+    entries: dict[str, Artist] = {}
+    for ax in axes:
+        handles, labels = ax.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+        if (legend := ax.get_legend()) is not None:
+            legend.remove()
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=6, frameon=False)
+
+
+def save(figure: Figure, output: Path, dpi: int) -> None:
+    """Write ``output`` (PDF) and a PNG beside it, each moved into place whole, without a date in them."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent) as folder:
+        for path in (output, output.with_suffix(".png")):
+            metadata = {"CreationDate": None} if path.suffix == ".pdf" else None
+            figure.savefig(Path(folder) / path.name, dpi=dpi, metadata=metadata)
+            (Path(folder) / path.name).replace(path)
+    plt.close(figure)

@@ -1,0 +1,179 @@
+"""What a job gets: the part of the configuration that its stage needs, and no more.
+
+The workflow passes these as JSON through ``params:``, so a setting re-runs exactly the jobs that depend on it,
+and each result carries them as an attribute.
+"""
+
+from typing import Literal, TypeVar
+
+from pydantic import ValidationError
+
+from decaymerge.config import (
+    Config,
+    Experiment,
+    Figures,
+    MergeSettings,
+    Network,
+    Settings,
+    TaskSettings,
+    Training,
+    WeightDecay,
+    experiment_pairs,
+)
+from decaymerge.errors import UserError
+
+Job = TypeVar("Job", bound=Settings)
+
+
+class TasksJob(Settings):
+    """Data of one task for a block of seeds."""
+
+    experiment: str
+    task: str
+    seeds: list[int]
+    index: int
+    """Position of the task among the experiment's, from 0: it decides the task's coordinates."""
+    tasks: int
+    """Number of tasks of the experiment."""
+    settings: TaskSettings
+
+
+class TrainJob(Settings):
+    """Training of one task at one λ."""
+
+    experiment: str
+    task: str
+    weight_decay: WeightDecay
+    network: Network
+    method: Literal["gd"]
+    step_size: float
+    steps: int
+    checkpoints: int
+    dtype: Literal["float32", "float64"]
+
+
+class MergeJob(Settings):
+    """Merging of the networks of one pair."""
+
+    methods: list[MergeSettings]
+
+
+class EvaluateJob(Settings):
+    """Evaluation of the own and the merged networks of one pair."""
+
+    pair: str
+    tasks: list[str]
+    weight_decay: WeightDecay
+    network: Network
+    margin: float
+
+
+class GatherJob(Settings):
+    """All evaluations of one experiment, which lie at ``{pair}/weight_decay={λ}/seeds={block}.nc``."""
+
+    pairs: list[str]
+    weight_decay: list[str]
+    blocks: list[str]
+
+
+class FigureJob(Settings):
+    """One figure: how it is drawn, and the experiments that it shows."""
+
+    settings: Figures
+    names: list[str]
+    experiments: list[Experiment]
+
+
+def format_weight_decay(weight_decay: float) -> str:
+    """λ as it stands in file names: the shortest text that reads back as the same number, without ``.0``."""
+    return repr(weight_decay + 0.0).removesuffix(".0")
+
+
+def seed_blocks(experiment: Experiment) -> list[str]:
+    """Names ``first-last`` of the blocks of seeds, each trained by one job."""
+    size = experiment.seeds_per_job
+    return [f"{first}-{min(first + size, experiment.seeds) - 1}" for first in range(0, experiment.seeds, size)]
+
+
+def seeds_of(block: str) -> list[int]:
+    """Seeds of a block named by ``seed_blocks``."""
+    first, last = map(int, block.split("-"))
+    return list(range(first, last + 1))
+
+
+def tasks_job(name: str, experiment: Experiment, task: str, block: str) -> TasksJob:
+    """Settings of the job that makes one task's data."""
+    return TasksJob(
+        experiment=name,
+        task=task,
+        seeds=seeds_of(block),
+        index=list(experiment.named_tasks).index(task),
+        tasks=len(experiment.named_tasks),
+        settings=experiment.named_tasks[task],
+    )
+
+
+def train_job(name: str, experiment: Experiment, task: str, weight_decay: str) -> TrainJob:
+    """Settings of the job that trains one task's networks at one λ."""
+    training = experiment.training.model_dump(exclude={"weight_decay"})
+    return TrainJob(
+        experiment=name, task=task, weight_decay=float(weight_decay), network=experiment.network, **training
+    )
+
+
+def evaluate_job(experiment: Experiment, pair: str, weight_decay: str) -> EvaluateJob:
+    """Settings of the job that evaluates one pair at one λ."""
+    return EvaluateJob(
+        pair=pair,
+        tasks=experiment_pairs(experiment)[pair],
+        weight_decay=float(weight_decay),
+        network=experiment.network,
+        margin=experiment.margin,
+    )
+
+
+def gather_job(experiment: Experiment) -> GatherJob:
+    """Settings of the job that gathers an experiment's evaluations."""
+    return GatherJob(
+        pairs=list(experiment_pairs(experiment)),
+        weight_decay=weight_decays(experiment.training),
+        blocks=seed_blocks(experiment),
+    )
+
+
+def figure_job(config: Config, names: list[str]) -> FigureJob:
+    """Settings of the job that draws a figure of these experiments."""
+    shown = [config.experiments[name] for name in names]
+    return FigureJob(settings=config.figures, names=names, experiments=shown)
+
+
+def weight_decays(training: Training) -> list[str]:
+    """λ of a sweep, ascending, as they stand in file names."""
+    return [format_weight_decay(value) for value in sorted(training.weight_decay)]
+
+
+def parse(model: type[Job], text: str) -> Job:
+    """Settings of a job from its JSON.
+
+    Raises:
+        UserError: the text does not fit the model.
+    """
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"--settings {where}: {first['msg']}, got {first['input']!r}") from None
+
+
+def describe_experiment(experiment: Experiment) -> str:
+    """One line for a figure's title: network, training, n, d and seeds."""
+    tasks = experiment.named_tasks
+    samples = "/".join(str(value) for value in dict.fromkeys(task.samples for task in tasks.values()))
+    dims = {task.input_dim(len(tasks)) for task in tasks.values()}
+    network = experiment.network
+    activation = network.activation if network.power == 1 else f"{network.activation}^{network.power:g}"
+    return (
+        f"n = {samples} samples a task, d = {dims.pop()}, {activation} widths {network.hidden},"
+        f" η = {experiment.training.step_size:g};\nmean and standard deviation over {experiment.seeds} seeds"
+    )

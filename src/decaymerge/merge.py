@@ -1,0 +1,54 @@
+"""Stage ``merge``: one network from several, layer by layer."""
+
+from collections.abc import Callable, Sequence
+
+import xarray as xr
+
+from decaymerge import store
+from decaymerge.config import MergeSettings, merge_name
+from decaymerge.errors import UserError
+from decaymerge.jobs import MergeJob
+
+Weights = xr.Dataset
+"""``W1 … WK`` with dims ``(seed, step, out_k, in_k)``; arithmetic acts on every layer, step and seed."""
+
+
+def sum_weights(networks: Sequence[Weights]) -> Weights:
+    """Σ_i W^(i), the paper's merge."""
+    return sum(networks[1:], start=networks[0])
+
+
+def average(networks: Sequence[Weights]) -> Weights:
+    """The mean over networks, the usual merge of fine-tuned ones (Wortsman et al. 2022)."""
+    return sum_weights(networks) / len(networks)
+
+
+def scaled(networks: Sequence[Weights], coefficient: float) -> Weights:
+    """``coefficient`` times the sum, as task arithmetic does (Ilharco et al. 2023)."""
+    return coefficient * sum_weights(networks)
+
+
+METHODS: dict[str, Callable[..., Weights]] = {"sum": sum_weights, "average": average, "scaled": scaled}
+
+
+def merge(job: MergeJob, networks: Sequence[xr.Dataset]) -> xr.Dataset:
+    """Merged weights ``W1 … WK (model, seed, step, out_k, in_k)``, one ``model`` for each method.
+
+    Raises:
+        UserError: the networks were kept for different seeds or steps.
+    """
+    layers = [network[[str(name) for name in network if str(name).startswith("W")]] for network in networks]
+    try:
+        with xr.set_options(arithmetic_join="exact", keep_attrs=True):
+            merged = [_apply(method, layers) for method in job.methods]
+    except ValueError as error:
+        raise UserError(f"networks of different seeds, steps or shapes do not merge: {error}") from None
+    names = [merge_name(method) for method in job.methods]
+    made = xr.concat(merged, xr.Variable("model", names))
+    return store.describe(made, {str(name): f"merged weight matrix of layer {str(name)[1:]}" for name in made})
+
+
+def _apply(method: MergeSettings, networks: Sequence[Weights]) -> Weights:
+    if isinstance(method, str):
+        return METHODS[method](networks)
+    return METHODS[method.method](networks, **method.model_dump(exclude={"method"}))

@@ -1,0 +1,97 @@
+"""NetCDF files through xarray: written whole or not at all, with their origin as attributes."""
+
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+
+from decaymerge.config import Settings
+from decaymerge.errors import UserError
+
+UNITS = "1"
+
+
+def _revision() -> tuple[str, str]:
+    """Git revision of this package's code and whether it was ``clean``, ``unknown`` outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD"), "no" if git("status", "--porcelain", "--", str(here)) else "yes"
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown", "unknown"
+
+
+def describe(dataset: xr.Dataset, long_names: dict[str, str]) -> xr.Dataset:
+    """Give each variable its ``long_name`` and ``units``; all of this project's quantities are pure numbers."""
+    for name, long_name in long_names.items():
+        dataset[name].attrs = {"long_name": long_name, "units": UNITS}
+    return dataset
+
+
+def write(dataset: xr.Dataset, path: Path, settings: Settings, *, compress: bool = False) -> None:
+    """Write ``dataset`` under a temporary name in the same folder, then move it into place."""
+    revision, clean = _revision()
+    seeds = dataset.coords["seed"].values.tolist() if "seed" in dataset.coords else []
+    dataset = dataset.assign_attrs(
+        settings=settings.model_dump_json(),
+        seeds=",".join(map(str, seeds)),
+        code_revision=revision,
+        code_clean=clean,
+        torch=torch.__version__,
+        numpy=np.__version__,
+        python=platform.python_version(),
+    )
+    encoding = {name: {"zlib": True, "complevel": 1} for name in dataset.data_vars} if compress else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    try:
+        dataset.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path) -> xr.Dataset:
+    """Load a file into memory.
+
+    Raises:
+        UserError: the file is missing, truncated or no NetCDF.
+    """
+    try:
+        with xr.open_dataset(path, engine="netcdf4") as dataset:
+            return dataset.load()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read as NetCDF ({error})"
+        raise UserError(
+            f"{path} {reason}; remake it with: rm -f {path} && snakemake {path}".replace("\n", " ")
+        ) from None
+
+
+def weights_to_dataset(
+    weights: Sequence[np.ndarray], seeds: Sequence[int], steps: Sequence[int]
+) -> xr.Dataset:
+    """``W1 … WK`` with dims ``(seed, step, out_k, in_k)`` from arrays of these shapes."""
+    variables = {
+        f"W{k}": (("seed", "step", f"out_{k}", f"in_{k}"), weight) for k, weight in enumerate(weights, start=1)
+    }
+    dataset = xr.Dataset(variables, coords={"seed": list(seeds), "step": list(steps)})
+    return describe(dataset, {f"W{k}": f"weight matrix of layer {k}" for k in range(1, len(weights) + 1)})
+
+
+def weights_of(dataset: xr.Dataset) -> list[np.ndarray]:
+    """``[W_1, …, W_K]``, each of shape ``(…, out_k, in_k)``; the counterpart of ``weights_to_dataset``."""
+    depth = sum(1 for name in dataset.data_vars if str(name).startswith("W"))
+    return [dataset[f"W{k}"].values for k in range(1, depth + 1)]

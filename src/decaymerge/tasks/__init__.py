@@ -1,0 +1,37 @@
+"""Stage ``tasks``: inputs and labels of one task for a block of seeds."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from decaymerge import store
+from decaymerge.jobs import TasksJob
+from decaymerge.seeding import generator
+from decaymerge.tasks.fashion_mnist import fashion_mnist
+from decaymerge.tasks.gaussian import gaussian
+
+Sample = tuple[np.ndarray, np.ndarray]
+
+DATASETS: dict[str, Callable[[TasksJob, np.random.Generator, Sequence[Path]], Sample]] = {
+    "gaussian": gaussian,
+    "fashion_mnist": fashion_mnist,
+}
+"""A dataset returns inputs (sample, feature) on the unit sphere and labels ±1 (sample), from the job's settings,
+a random stream of its own, and the files of real data that it needs."""
+
+
+def make(job: TasksJob, files: Sequence[Path]) -> xr.Dataset:
+    """``inputs (seed, sample, feature)`` and ``labels (seed, sample)`` in float64 and int8."""
+    dataset = DATASETS[job.settings.dataset]
+    drawn = [dataset(job, generator(job.experiment, job.task, seed, "data"), files) for seed in job.seeds]
+    inputs, labels = zip(*drawn, strict=True)
+    made = xr.Dataset(
+        {
+            "inputs": (("seed", "sample", "feature"), np.stack(inputs)),
+            "labels": (("seed", "sample"), np.stack(labels).astype(np.int8)),
+        },
+        coords={"seed": job.seeds},
+    )
+    return store.describe(made, {"inputs": "inputs on the unit sphere", "labels": "binary labels, -1 or 1"})

@@ -1,0 +1,126 @@
+"""Stage ``train``: the networks of one task at one λ, all seeds of a block together."""
+
+import math
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+from tqdm import tqdm
+
+from decaymerge import measure, store
+from decaymerge.errors import UserError
+from decaymerge.jobs import TrainJob
+from decaymerge.network import initialise
+from decaymerge.seeding import generator
+from decaymerge.train.gd import gradient_descent
+
+METHODS = {"gd": gradient_descent}
+REPORT_EVERY = 100
+"""Steps between two looks at the loss, for the progress bar and for divergence."""
+
+
+def kept_steps(steps: int, checkpoints: int) -> list[int]:
+    """At most ``checkpoints`` steps, 0 and ``steps`` among them, evenly spaced on a log scale from 1."""
+    spaced = np.geomspace(1, steps, checkpoints - 1) if checkpoints > 2 else [steps]
+    return [0, *np.unique(np.rint(spaced).astype(int)).tolist()]
+
+
+def train(job: TrainJob, tasks: xr.Dataset, device: torch.device) -> xr.Dataset:
+    """Weights ``W1 … WK (seed, step, out_k, in_k)`` with ``loss`` and ``error (seed, step)`` at the kept steps.
+
+    Raises:
+        UserError: the loss of a member is not finite, or ends far above where it began.
+    """
+    # Weights that decay to nothing would otherwise become denormal numbers, which slow products many times.
+    torch.set_flush_denormal(True)
+    dtype = getattr(torch, job.dtype)
+    seeds = tasks.seed.values.tolist()
+    inputs = torch.from_numpy(tasks.inputs.values).to(device, dtype)
+    labels = torch.from_numpy(tasks.labels.values).to(device, dtype)
+    members = [
+        initialise(job.network, inputs.shape[-1], generator(job.experiment, job.task, seed, "weights"))
+        for seed in seeds
+    ]
+    weights = [torch.from_numpy(np.stack(layer)).to(device, dtype) for layer in zip(*members, strict=True)]
+
+    record = Recorder(job, seeds, weights)
+    METHODS[job.method](job, weights, inputs, labels, record)
+    return record.dataset()
+
+
+class Recorder:
+    """Keeps weights and metrics at the kept steps, shows progress, and stops a run that diverges."""
+
+    def __init__(self, job: TrainJob, seeds: list[int], weights: Sequence[Tensor]) -> None:
+        self.job, self.seeds = job, seeds
+        self.steps = kept_steps(job.steps, job.checkpoints)
+        self.row = {step: row for row, step in enumerate(self.steps)}
+        shape = (len(seeds), len(self.steps))
+        dtype = getattr(np, job.dtype)
+        self.weights = [np.empty((*shape, *weight.shape[1:]), dtype) for weight in weights]
+        self.loss, self.error = np.empty(shape, dtype), np.empty(shape, dtype)
+        self.bar = progress_bar(job)
+
+    def __call__(self, step: int, weights: Sequence[Tensor], margins: Tensor) -> None:
+        """Look at the state before the update of ``step``."""
+        row = self.row.get(step)
+        if row is None and step % REPORT_EVERY:
+            return
+        loss = measure.loss(margins).cpu().numpy()
+        if row is not None:
+            for kept, weight in zip(self.weights, weights, strict=True):
+                kept[:, row] = weight.cpu().numpy()
+            self.loss[:, row] = loss
+            self.error[:, row] = measure.error(margins).cpu().numpy()
+        self._check(step, loss)
+        self.bar.set_postfix_str(f"loss {loss.mean():.4g}", refresh=False)
+        self.bar.update(step - self.bar.n)
+
+    def _check(self, step: int, loss: np.ndarray) -> None:
+        bad = ~np.isfinite(loss)
+        if step == self.job.steps:  # a run may overshoot on its way, but not end there
+            bad |= loss > 2 * np.maximum(self.loss[:, 0], math.log(2))
+        if bad.any():
+            self.bar.close()
+            job, first = self.job, int(bad.argmax())
+            raise UserError(
+                f"training diverged: experiment {job.experiment}, task {job.task},"
+                f" weight_decay {job.weight_decay:g}, seed {self.seeds[first]}, step {step}: loss is"
+                f" {loss[first]:.4g}; use a smaller training.step_size than {job.step_size:g}"
+            )
+
+    def dataset(self) -> xr.Dataset:
+        """All that was kept."""
+        self.bar.close()
+        kept = store.weights_to_dataset(self.weights, self.seeds, self.steps)
+        kept = kept.assign(loss=(("seed", "step"), self.loss), error=(("seed", "step"), self.error))
+        return store.describe(kept, {"loss": "training loss", "error": "training error"})
+
+
+def progress_bar(job: TrainJob) -> "tqdm[None]":
+    """On a terminal a moving bar; in a log a line every ten seconds."""
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=job.steps,
+        desc=f"{job.experiment}/{job.task} λ={job.weight_decay:g}",
+        unit="step",
+        file=sys.stderr if terminal else LogLines(),
+        mininterval=0.2 if terminal else 10,
+        dynamic_ncols=terminal,
+    )
+
+
+class LogLines:
+    """A text stream for tqdm that ends its states with a new line instead of returning to the line's start."""
+
+    def write(self, text: str) -> None:
+        """Write one state of the bar, or nothing where tqdm only moves its cursor."""
+        if text.strip():
+            sys.stderr.write(text.strip() + "\n")
+
+    def flush(self) -> None:
+        """Hand on what was written."""
+        sys.stderr.flush()
