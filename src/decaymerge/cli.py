@@ -67,9 +67,13 @@ def train(
     device: Device = "cpu",
 ) -> None:
     """Train the networks of one task at one λ."""
+    import torch
+
     from decaymerge import jobs, store
     from decaymerge import train as stage
 
+    # Weights that decay to nothing would otherwise become denormal numbers, which slow products many times.
+    torch.set_flush_denormal(True)
     job = jobs.parse(jobs.TrainJob, settings)
     store.write(stage.train(job, store.read(tasks), _device(device)), output, job)
 
@@ -102,8 +106,9 @@ def evaluate(
     from decaymerge import jobs, store
 
     job = jobs.parse(jobs.EvaluateJob, settings)
-    read = [[store.read(path) for path in paths] for paths in (tasks, own)]
-    made = stage.evaluate(job, *read, None if merged is None else store.read(merged), _device(device))
+    data, networks = ([store.read(path) for path in paths] for paths in (tasks, own))
+    merges = None if merged is None else store.read(merged)
+    made = stage.evaluate(job, data, networks, merges, _device(device))
     store.write(made, output, job)
 
 

@@ -4,63 +4,14 @@
 it needs, see ``jobs.py``. Unknown keys are errors.
 """
 
-import difflib
 import itertools
 import string
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from decaymerge.errors import UserError
-
-
-def refuse(message: str) -> PydanticCustomError:
-    """Error whose text reaches the user as it is."""
-    return PydanticCustomError("setting", "{message}", {"message": message})
-
-
-class Settings(BaseModel):
-    """Base of all settings: frozen, and an unknown key is answered with the nearest allowed one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            for key in value:
-                if key not in cls.model_fields:
-                    near = difflib.get_close_matches(str(key), cls.model_fields, n=1)
-                    hint = f", did you mean {near[0]!r}?" if near else ""
-                    raise refuse(
-                        f"unknown key {key} = {value[key]!r}{hint} (allowed: {', '.join(cls.model_fields)})"
-                    )
-        return value
-
-
-def _number(value: Any) -> Any:
-    """YAML reads ``1e-4`` as a string and ``yes`` as a boolean: take the first, refuse the second."""
-    if isinstance(value, bool):
-        raise refuse("a number is expected, not a boolean")
-    return value
-
-
-Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-PositiveNumber = Annotated[Number, Field(gt=0)]
-Count = Annotated[int, Field(strict=True, ge=1)]
-WeightDecay = Annotated[Number, Field(ge=0)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=64)]
+from decaymerge.settings import Count, Name, Number, PositiveNumber, Settings, WeightDecay, refuse, validate
 
 
 class GaussianTask(Settings):
@@ -168,7 +119,8 @@ class Experiment(Settings):
     """Tasks, a network trained on each of them, and the merged networks."""
 
     tasks: Annotated[
-        Annotated[TaskSettings, Tag("alike")] | Annotated[NamedTasks, Tag("named")], Discriminator(_tasks_form)
+        Annotated[TaskSettings, Tag("alike")] | Annotated[NamedTasks, Tag("named")],
+        Discriminator(_tasks_form),
     ]
     """Either one mapping with ``dataset``, for tasks a, b, … that are alike; or a mapping from each task's name
     to its settings."""
@@ -194,7 +146,9 @@ class Experiment(Settings):
         dims = {name: task.input_dim(len(tasks)) for name, task in tasks.items()}
         if len(set(dims.values())) > 1:
             listed = ", ".join(f"{name}: {dim}" for name, dim in dims.items())
-            raise refuse(f"tasks have different input dimensions ({listed}); networks merge only if they agree")
+            raise refuse(
+                f"tasks have different input dimensions ({listed}); networks merge only if they agree"
+            )
         if "all" in tasks:
             raise refuse("a task cannot be named 'all': that names the sum of all tasks")
         if len(tasks) == 1 and self.merge:
@@ -266,41 +220,13 @@ class Config(Settings):
         return self
 
 
-def check(raw: Mapping[str, Any]) -> Config:
+def check(raw: object) -> Config:
     """Parse a configuration.
 
     Raises:
         UserError: one line for each wrong setting: its key, its value and what is allowed.
     """
-    try:
-        return Config.model_validate(raw)
-    except ValidationError as error:
-        lines = dict.fromkeys(_describe(raw, details) for details in error.errors())
-        raise UserError("\n".join(lines)) from None
-
-
-def _describe(raw: Any, details: Any) -> str:
-    """``key = value: what is allowed``, with the key as the user wrote it.
-
-    pydantic's location holds names that the file lacks (a union's tag, the tasks a, b, … of alike tasks):
-    walking the file along it leaves them out.
-    """
-    key, value = [], raw
-    for part in details["loc"]:
-        if isinstance(value, Mapping) and part in value:
-            key, value = [*key, str(part)], value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            key, value = [*key, f"[{part}]"], value[part]
-    if details["type"] == "missing":
-        key.append(str(details["loc"][-1]))
-    if details["type"] == "union_tag_invalid":
-        key, value = [*key, "dataset"], details["ctx"]["tag"]
-    where = ".".join(key).replace(".[", "[") or "config"
-    shown = "" if isinstance(value, Mapping) else f" = {value!r}"
-    text = details["msg"].replace("String should match", "a name must match")
-    if details["type"] == "union_tag_invalid":
-        text = f"Input should be one of {details['ctx']['expected_tags']}"
-    return f"{where}{shown}: {text}"
+    return validate(Config, raw)
 
 
 def experiment_pairs(experiment: Experiment) -> dict[str, list[str]]:

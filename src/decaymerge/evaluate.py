@@ -102,7 +102,10 @@ def gather(job: GatherJob, folder: Path) -> xr.Dataset:
     sweep = xr.Variable("weight_decay", [float(value) for value in job.weight_decay])
     of_pair = [
         concat(
-            [concat([evaluation(pair, value, block) for block in job.blocks], "seed") for value in job.weight_decay],
+            [
+                concat([evaluation(pair, value, block) for block in job.blocks], "seed")
+                for value in job.weight_decay
+            ],
             sweep,
         )
         for pair in job.pairs

@@ -14,13 +14,12 @@ from decaymerge.config import (
     Figures,
     MergeSettings,
     Network,
-    Settings,
     TaskSettings,
     Training,
-    WeightDecay,
     experiment_pairs,
 )
 from decaymerge.errors import UserError
+from decaymerge.settings import Settings, WeightDecay
 
 Job = TypeVar("Job", bound=Settings)
 
@@ -92,7 +91,9 @@ def format_weight_decay(weight_decay: float) -> str:
 def seed_blocks(experiment: Experiment) -> list[str]:
     """Names ``first-last`` of the blocks of seeds, each trained by one job."""
     size = experiment.seeds_per_job
-    return [f"{first}-{min(first + size, experiment.seeds) - 1}" for first in range(0, experiment.seeds, size)]
+    return [
+        f"{first}-{min(first + size, experiment.seeds) - 1}" for first in range(0, experiment.seeds, size)
+    ]
 
 
 def seeds_of(block: str) -> list[int]:

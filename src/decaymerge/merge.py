@@ -45,7 +45,9 @@ def merge(job: MergeJob, networks: Sequence[xr.Dataset]) -> xr.Dataset:
         raise UserError(f"networks of different seeds, steps or shapes do not merge: {error}") from None
     names = [merge_name(method) for method in job.methods]
     made = xr.concat(merged, xr.Variable("model", names))
-    return store.describe(made, {str(name): f"merged weight matrix of layer {str(name)[1:]}" for name in made})
+    return store.describe(
+        made, {str(name): f"merged weight matrix of layer {str(name)[1:]}" for name in made}
+    )
 
 
 def _apply(method: MergeSettings, networks: Sequence[Weights]) -> Weights:

@@ -5,14 +5,14 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
 import xarray as xr
 
-from decaymerge.config import Settings
 from decaymerge.errors import UserError
+from decaymerge.settings import Settings
 
 UNITS = "1"
 
@@ -47,7 +47,7 @@ def write(dataset: xr.Dataset, path: Path, settings: Settings, *, compress: bool
         seeds=",".join(map(str, seeds)),
         code_revision=revision,
         code_clean=clean,
-        torch=torch.__version__,
+        torch=version("torch"),
         numpy=np.__version__,
         python=platform.python_version(),
     )
@@ -74,7 +74,9 @@ def read(path: Path) -> xr.Dataset:
         with xr.open_dataset(path, engine="netcdf4") as dataset:
             return dataset.load()
     except (OSError, RuntimeError, ValueError) as error:
-        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read as NetCDF ({error})"
+        reason = (
+            "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read as NetCDF ({error})"
+        )
         raise UserError(
             f"{path} {reason}; remake it with: rm -f {path} && snakemake {path}".replace("\n", " ")
         ) from None
@@ -85,7 +87,8 @@ def weights_to_dataset(
 ) -> xr.Dataset:
     """``W1 … WK`` with dims ``(seed, step, out_k, in_k)`` from arrays of these shapes."""
     variables = {
-        f"W{k}": (("seed", "step", f"out_{k}", f"in_{k}"), weight) for k, weight in enumerate(weights, start=1)
+        f"W{k}": (("seed", "step", f"out_{k}", f"in_{k}"), weight)
+        for k, weight in enumerate(weights, start=1)
     }
     dataset = xr.Dataset(variables, coords={"seed": list(seeds), "step": list(steps)})
     return describe(dataset, {f"W{k}": f"weight matrix of layer {k}" for k in range(1, len(weights) + 1)})

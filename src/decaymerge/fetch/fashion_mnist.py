@@ -26,14 +26,14 @@ UPSTREAM = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 TIMEOUT_SECONDS = 60
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """A source does not have the data; the text says why."""
 
 
 def content_sha256(path: Path) -> str:
     """Checksum of the decompressed bytes."""
     with gzip.open(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def from_folder(folder: Path) -> dict[str, bytes]:
@@ -41,13 +41,13 @@ def from_folder(folder: Path) -> dict[str, bytes]:
     for name, expected in SHA256.items():
         path = folder / name
         if not path.is_file():
-            raise Unavailable(f"{path} does not exist")
+            raise UnavailableError(f"{path} does not exist")
         try:
             found = content_sha256(path)
         except (OSError, EOFError) as error:
-            raise Unavailable(f"{path} is damaged ({error})") from None
+            raise UnavailableError(f"{path} is damaged ({error})") from None
         if found != expected:
-            raise Unavailable(f"{path} has sha256 {found} decompressed, not {expected}")
+            raise UnavailableError(f"{path} has sha256 {found} decompressed, not {expected}")
     return {name: (folder / name).read_bytes() for name in SHA256}
 
 
@@ -57,7 +57,11 @@ def from_debian() -> dict[str, bytes]:
     Where the system's package lists are missing, they are fetched into a temporary folder first.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        lists = [f"-oDir::State::Lists={scratch}/lists", f"-oDir::Cache={scratch}/cache", "-oDebug::NoLocking=1"]
+        lists = [
+            f"-oDir::State::Lists={scratch}/lists",
+            f"-oDir::Cache={scratch}/cache",
+            "-oDebug::NoLocking=1",
+        ]
         (Path(scratch) / "lists/partial").mkdir(parents=True)
         (Path(scratch) / "cache/archives/partial").mkdir(parents=True)
         download = ["download", DEBIAN_PACKAGE]
@@ -68,9 +72,9 @@ def from_debian() -> dict[str, bytes]:
             (package,) = Path(scratch).glob("*.deb")
             _run(["dpkg-deb", "-x", str(package), f"{scratch}/unpacked"], scratch, check=True)
         except subprocess.CalledProcessError as error:
-            raise Unavailable(f"{error.cmd[0]}: {error.stderr.strip().splitlines()[-1:]}") from None
+            raise UnavailableError(f"{error.cmd[0]}: {error.stderr.strip().splitlines()[-1:]}") from None
         except (OSError, subprocess.TimeoutExpired, ValueError) as error:
-            raise Unavailable(str(error)) from None
+            raise UnavailableError(str(error)) from None
         return from_folder(Path(scratch) / "unpacked" / DEBIAN_FOLDER.relative_to("/"))
 
 
@@ -86,7 +90,7 @@ def from_upstream() -> dict[str, bytes]:
                 with urllib.request.urlopen(UPSTREAM + name, timeout=TIMEOUT_SECONDS) as response:
                     (Path(scratch) / name).write_bytes(response.read())
             except OSError as error:
-                raise Unavailable(f"{UPSTREAM}{name}: {error}") from None
+                raise UnavailableError(f"{UPSTREAM}{name}: {error}") from None
         return from_folder(Path(scratch))
 
 
@@ -107,7 +111,7 @@ def fetch(destination: Path, folder: Path | None) -> str:
     for source, take in sources.items():
         try:
             files = take()
-        except Unavailable as reason:
+        except UnavailableError as reason:
             reasons.append(f"{source}: {reason}")
             continue
         destination.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from decaymerge.figures.panels import (
@@ -45,8 +46,8 @@ def draw_figure3(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
     return figure
 
 
-def _share_limits(axes: Sequence["object"]) -> None:
+def _share_limits(axes: Sequence[Axes]) -> None:
     """Panels that are meant to be compared get the same vertical range."""
-    limits = [ax.get_ylim() for ax in axes]  # type: ignore[attr-defined]
+    limits = [ax.get_ylim() for ax in axes]
     for ax in axes:
-        ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))  # type: ignore[attr-defined]
+        ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))

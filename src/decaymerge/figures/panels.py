@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 import xarray as xr
+from matplotlib.axes import Axes
 
 from decaymerge.figures.style import COLOURS, DASHES, MARKERS
 
@@ -29,15 +29,17 @@ def gap(summary: xr.Dataset) -> xr.DataArray:
     return summary.loss.sel(model=merged) - summary.loss.sel(model="own", drop=True)
 
 
-def loss_against_steps(ax: plt.Axes, loss: xr.DataArray, weight_decay: float, title: str) -> None:
+def loss_against_steps(ax: Axes, loss: xr.DataArray, weight_decay: float, title: str) -> None:
     """Training loss of every model, from step 1; ``loss`` has dims (weight_decay, seed, step, model)."""
     chosen = loss.sel(weight_decay=weight_decay)
-    _lines(ax, _frame(chosen.sel(step=slice(1, None)), "loss"), "step", "loss", "model", list(loss.model.values))
+    _lines(
+        ax, _frame(chosen.sel(step=slice(1, None)), "loss"), "step", "loss", "model", list(loss.model.values)
+    )
     ax.set(xscale="log", yscale="log", xlabel="gradient descent step", ylabel="training loss")
     ax.set_title(title)
 
 
-def against_weight_decay(ax: plt.Axes, values: xr.DataArray, title: str, ylabel: str) -> None:
+def against_weight_decay(ax: Axes, values: xr.DataArray, title: str, ylabel: str) -> None:
     """A quantity of every model at the last step; ``values`` has dims (weight_decay, seed, step, model)."""
     models = list(values.model.values)
     _lines(ax, _frame(values.isel(step=-1), "value"), "weight_decay", "value", "model", models)
@@ -53,7 +55,7 @@ def against_weight_decay(ax: plt.Axes, values: xr.DataArray, title: str, ylabel:
     ax.set_title(title)
 
 
-def stable_rank_against_steps(ax: plt.Axes, rank: xr.DataArray, weight_decay: float, title: str) -> None:
+def stable_rank_against_steps(ax: Axes, rank: xr.DataArray, weight_decay: float, title: str) -> None:
     """Stable rank of each hidden layer; ``rank`` has dims (weight_decay, seed, step, layer)."""
     chosen = rank.sel(weight_decay=weight_decay).isel(layer=slice(0, -1)).sel(step=slice(1, None))
     frame = _frame(chosen, "rank").assign(layer=lambda frame: "layer " + frame.layer.astype(str))
@@ -70,11 +72,13 @@ def _frame(values: xr.DataArray, name: str) -> pd.DataFrame:
 
 
 def _decades(positive: np.ndarray) -> list[float]:
-    exponents = range(int(np.floor(np.log10(positive.min()) + 1e-9)), int(np.ceil(np.log10(positive.max()))) + 1)
+    exponents = range(
+        int(np.floor(np.log10(positive.min()) + 1e-9)), int(np.ceil(np.log10(positive.max()))) + 1
+    )
     return [10.0**exponent for exponent in exponents if 10.0**exponent <= positive.max() * 1.01]
 
 
-def _lines(ax: plt.Axes, frame: pd.DataFrame, x: str, y: str, by: str, order: Sequence[str]) -> None:
+def _lines(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str, order: Sequence[str]) -> None:
     """Mean over seeds with its standard deviation as a band, one line for each value of ``by``."""
     labels = {value: MODEL_LABELS.get(value, value) for value in order}
     # The own network keeps the first style wherever it is shown; layers continue after the models' styles.

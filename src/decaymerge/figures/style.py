@@ -8,6 +8,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 COLOURS = sns.color_palette("colorblind")
@@ -16,7 +17,7 @@ DASHES: list[tuple[float, ...]] = [(), (4, 1.5), (1, 1), (3, 1, 1, 1), (5, 1, 1,
 PANEL_INCHES = (2.7, 2.3)
 
 
-def panels(count: int, title: str, columns: int = 3) -> tuple[Figure, list[plt.Axes]]:
+def panels(count: int, title: str, columns: int = 3) -> tuple[Figure, list[Axes]]:
     """An empty figure with ``count`` panels in rows of ``columns``, labelled (a), (b), …"""
     sns.set_theme(context="paper", style="ticks", font_scale=0.9, rc={"axes.grid": True, "grid.alpha": 0.3})
     mpl.rcParams.update({"pdf.fonttype": 42, "axes.titlelocation": "left", "lines.markersize": 4})
@@ -30,13 +31,13 @@ def panels(count: int, title: str, columns: int = 3) -> tuple[Figure, list[plt.A
     return figure, list(axes.flat[:count])
 
 
-def label_panels(axes: Sequence[plt.Axes]) -> None:
+def label_panels(axes: Sequence[Axes]) -> None:
     """Put (a), (b), … before the panels' titles."""
     for letter, ax in zip("abcdefghijkl", axes, strict=False):
         ax.set_title(f"({letter}) {ax.get_title(loc='left')}", fontsize="medium")
 
 
-def legend_below(figure: Figure, axes: Sequence[plt.Axes]) -> None:
+def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
     """One legend for all panels, below them, where it covers no data."""
     entries: dict[str, Artist] = {}
     for ax in axes:

@@ -27,9 +27,7 @@ def subspace(settings: GaussianTask, index: int, tasks: int) -> np.ndarray:
     return settings.overlap * identity[:half] + np.sqrt(1 - settings.overlap**2) * identity[half:]
 
 
-def gaussian(
-    job: TasksJob, rng: np.random.Generator, files: Sequence[Path]
-) -> tuple[np.ndarray, np.ndarray]:
+def gaussian(job: TasksJob, rng: np.random.Generator, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     """Inputs (n, d) and labels (n): ``sign⟨v, x⟩`` or its variants, v Gaussian, one for each task and seed."""
     settings = job.settings
     assert isinstance(settings, GaussianTask) and not files

@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
+from typing import Never
 
 import numpy as np
 import torch
@@ -16,10 +17,14 @@ from decaymerge.jobs import TrainJob
 from decaymerge.network import initialise
 from decaymerge.seeding import generator
 from decaymerge.train.gd import gradient_descent
+from decaymerge.train.span import InputSpan
 
 METHODS = {"gd": gradient_descent}
 REPORT_EVERY = 100
-"""Steps between two looks at the loss, for the progress bar and for divergence."""
+"""Steps between two looks at the loss, for the progress bar and for divergence; up to it every step is looked at,
+since a step size that is far too large blows up at once."""
+OVERSHOOT, END = 100, 2
+"""A loss above these multiples of where it began is divergence: on the way, and at the last step."""
 
 
 def kept_steps(steps: int, checkpoints: int) -> list[int]:
@@ -34,44 +39,47 @@ def train(job: TrainJob, tasks: xr.Dataset, device: torch.device) -> xr.Dataset:
     Raises:
         UserError: the loss of a member is not finite, or ends far above where it began.
     """
-    # Weights that decay to nothing would otherwise become denormal numbers, which slow products many times.
-    torch.set_flush_denormal(True)
     dtype = getattr(torch, job.dtype)
     seeds = tasks.seed.values.tolist()
-    inputs = torch.from_numpy(tasks.inputs.values).to(device, dtype)
+    inputs = torch.from_numpy(tasks.inputs.values).to(device)
     labels = torch.from_numpy(tasks.labels.values).to(device, dtype)
     members = [
         initialise(job.network, inputs.shape[-1], generator(job.experiment, job.task, seed, "weights"))
         for seed in seeds
     ]
-    weights = [torch.from_numpy(np.stack(layer)).to(device, dtype) for layer in zip(*members, strict=True)]
+    first, *others = [torch.from_numpy(np.stack(layer)).to(device) for layer in zip(*members, strict=True)]
+    span = InputSpan(inputs, first)
+    weights = [weight.to(dtype) for weight in (span.coordinates, *others)]
 
-    record = Recorder(job, seeds, weights)
-    METHODS[job.method](job, weights, inputs, labels, record)
+    record = Recorder(job, seeds, weights, span)
+    METHODS[job.method](job, weights, span.inputs.to(dtype), labels, record)
     return record.dataset()
 
 
 class Recorder:
     """Keeps weights and metrics at the kept steps, shows progress, and stops a run that diverges."""
 
-    def __init__(self, job: TrainJob, seeds: list[int], weights: Sequence[Tensor]) -> None:
-        self.job, self.seeds = job, seeds
+    def __init__(self, job: TrainJob, seeds: list[int], weights: Sequence[Tensor], span: InputSpan) -> None:
+        self.job, self.seeds, self.span = job, seeds, span
         self.steps = kept_steps(job.steps, job.checkpoints)
         self.row = {step: row for row, step in enumerate(self.steps)}
         shape = (len(seeds), len(self.steps))
         dtype = getattr(np, job.dtype)
-        self.weights = [np.empty((*shape, *weight.shape[1:]), dtype) for weight in weights]
+        shapes = [span.outside.shape[1:], *(weight.shape[1:] for weight in weights[1:])]
+        self.weights = [np.empty(shape + layer, dtype) for layer in shapes]
         self.loss, self.error = np.empty(shape, dtype), np.empty(shape, dtype)
         self.bar = progress_bar(job)
 
     def __call__(self, step: int, weights: Sequence[Tensor], margins: Tensor) -> None:
         """Look at the state before the update of ``step``."""
         row = self.row.get(step)
-        if row is None and step % REPORT_EVERY:
+        if row is None and step > REPORT_EVERY and step % REPORT_EVERY:
             return
         loss = measure.loss(margins).cpu().numpy()
         if row is not None:
-            for kept, weight in zip(self.weights, weights, strict=True):
+            decay = (1 - self.job.step_size * self.job.weight_decay) ** step
+            first = self.span.first_layer(weights[0], decay)
+            for kept, weight in zip(self.weights, (first, *weights[1:]), strict=True):
                 kept[:, row] = weight.cpu().numpy()
             self.loss[:, row] = loss
             self.error[:, row] = measure.error(margins).cpu().numpy()
@@ -80,9 +88,8 @@ class Recorder:
         self.bar.update(step - self.bar.n)
 
     def _check(self, step: int, loss: np.ndarray) -> None:
-        bad = ~np.isfinite(loss)
-        if step == self.job.steps:  # a run may overshoot on its way, but not end there
-            bad |= loss > 2 * np.maximum(self.loss[:, 0], math.log(2))
+        allowed = END if step == self.job.steps else OVERSHOOT
+        bad = ~(loss <= allowed * np.maximum(self.loss[:, 0], math.log(2)))  # so that nan is bad
         if bad.any():
             self.bar.close()
             job, first = self.job, int(bad.argmax())
@@ -100,7 +107,7 @@ class Recorder:
         return store.describe(kept, {"loss": "training loss", "error": "training error"})
 
 
-def progress_bar(job: TrainJob) -> "tqdm[None]":
+def progress_bar(job: TrainJob) -> "tqdm[Never]":
     """On a terminal a moving bar; in a log a line every ten seconds."""
     terminal = sys.stderr.isatty()
     return tqdm(

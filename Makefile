@@ -1,0 +1,64 @@
+# `make` runs the default configuration to the figures; `make test` passes all tests. Both set themselves up.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+# The lock file guards the folder against a second run; it goes with the process, so a killed run leaves none,
+# and Snakemake's own lock, which would stay behind, can be taken off.
+run = mkdir -p $(1) && flock --nonblock --close --conflict-exit-code 75 $(1)/.make.lock sh -c \
+	'snakemake --directory $(1) --configfile $(2) --unlock --quiet && snakemake --directory $(1) --configfile $(2) $(ARGS)' \
+	|| { code=$$?; [ $$code = 75 ] && echo "make: another run is working in $(1); wait for it or stop it" >&2; exit $$code; }
+
+.PHONY: default smoke paper test check lint format lock schema clean
+
+default: $(INSTALLED)
+	@$(call run,.,config/config.yaml)
+
+smoke: $(INSTALLED)
+	@$(call run,runs/smoke,config/smoke.yaml)
+
+paper: $(INSTALLED)
+	@$(call run,runs/paper,config/paper.yaml)
+
+test: $(INSTALLED)
+	pytest -m "not default_run" $(ARGS)
+
+# The statements that the README makes of the default run, held against its results.
+check: default
+	pytest -m default_run $(ARGS)
+
+lint: $(INSTALLED)
+	ruff check src tests
+	ruff format --check src tests
+	snakefmt --check Snakefile rules
+	snakemake --lint --configfile config/smoke.yaml
+	mypy
+
+format: $(INSTALLED)
+	ruff check --fix src tests
+	ruff format src tests
+	snakefmt Snakefile rules
+
+schema: $(INSTALLED)
+	decaymerge schema > config/schema.json
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "make: Python 3.11 or newer is needed, $$($(PYTHON) --version) was found; say make PYTHON=..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv \
+		|| { echo "make: no virtual environment; on Debian: apt-get install python3-venv" >&2; rm -rf .venv; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+# Newest versions that pyproject.toml allows, in a fresh environment; torch is pinned on purpose.
+lock:
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 --editable '.[dev]'
+	{ echo "# Made by 'make lock'. Every package that the project runs, tests and lints with."; \
+	  .venv-lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock
+	rm -rf .venv-lock
+
+clean:
+	rm -rf results logs runs .snakemake .pytest_cache .mypy_cache .ruff_cache benchmarks/*/

@@ -1,0 +1,88 @@
+"""What all settings share: how they are declared, and how a wrong one is described to the user."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from decaymerge.errors import UserError
+
+
+def refuse(message: str) -> PydanticCustomError:
+    """Error whose text reaches the user as it is."""
+    return PydanticCustomError("setting", "{message}", {"message": message})
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and an unknown key is answered with the nearest allowed one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            for key in value:
+                if key not in cls.model_fields:
+                    near = difflib.get_close_matches(str(key), cls.model_fields, n=1)
+                    hint = f", did you mean {near[0]!r}?" if near else ""
+                    raise refuse(
+                        f"unknown key {key} = {value[key]!r}{hint} (allowed: {', '.join(cls.model_fields)})"
+                    )
+        return value
+
+
+def _number(value: Any) -> Any:
+    """YAML reads ``1e-4`` as a string and ``yes`` as a boolean: take the first, refuse the second."""
+    if isinstance(value, bool):
+        raise refuse("a number is expected, not a boolean")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+PositiveNumber = Annotated[Number, Field(gt=0)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+WeightDecay = Annotated[Number, Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=64)]
+
+Model = TypeVar("Model", bound=Settings)
+
+
+def validate(model: type[Model], raw: object) -> Model:
+    """Parse ``raw`` as ``model``.
+
+    Raises:
+        UserError: one line for each wrong setting: its key, its value and what is allowed.
+    """
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        lines = dict.fromkeys(_describe(raw, details) for details in error.errors())
+        raise UserError("\n".join(lines)) from None
+
+
+def _describe(raw: Any, details: Any) -> str:
+    """``key = value: what is allowed``, with the key as the user wrote it.
+
+    pydantic's location holds names that the file lacks (a union's tag, the tasks a, b, … of alike tasks):
+    walking the file along it leaves them out.
+    """
+    key: list[str] = []
+    value = raw
+    for part in details["loc"]:
+        if isinstance(value, Mapping) and part in value:
+            key, value = [*key, str(part)], value[part]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            key, value = [*key, f"[{part}]"], value[part]
+    if details["type"] == "missing":
+        key.append(str(details["loc"][-1]))
+    if details["type"] == "union_tag_invalid":
+        key, value = [*key, "dataset"], details["ctx"]["tag"]
+    where = ".".join(key).replace(".[", "[") or "config"
+    shown = "" if isinstance(value, Mapping) else f" = {value!r}"
+    text = details["msg"].replace("String should match", "a name must match")
+    if details["type"] == "union_tag_invalid":
+        text = f"Input should be one of {details['ctx']['expected_tags']}"
+    return f"{where}{shown}: {text}"

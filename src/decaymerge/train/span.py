@@ -1,0 +1,31 @@
+"""The first layer in coordinates of the span of its inputs.
+
+Every gradient of W_1 is a combination of inputs, so outside their span W_1 only decays: with orthonormal rows Q
+that span the inputs, W_1(t) = V(t) Q + decay(t) (W_1(0) - V(0) Q), and V is trained on the inputs X Qᵀ of
+dimension rank(X) instead of d. The same trajectory, to rounding.
+"""
+
+import torch
+from torch import Tensor
+
+
+class InputSpan:
+    """Orthonormal basis of each member's inputs, and what a first layer has outside of it.
+
+    Args:
+        inputs: Shape (seed, sample, d), float64.
+        first_layer: W_1(0), shape (seed, d_1, d), float64.
+    """
+
+    def __init__(self, inputs: Tensor, first_layer: Tensor) -> None:
+        _, values, rows = torch.linalg.svd(inputs, full_matrices=False)
+        tolerance = max(inputs.shape[1:]) * torch.finfo(inputs.dtype).eps
+        rank = int((values > tolerance * values[:, :1]).sum(-1).max())
+        self.basis = rows[:, :rank]  # Q, (seed, rank, d)
+        self.inputs = inputs @ self.basis.mT  # (seed, sample, rank)
+        self.coordinates = first_layer @ self.basis.mT  # V(0), (seed, d_1, rank)
+        self.outside = first_layer - self.coordinates @ self.basis
+
+    def first_layer(self, coordinates: Tensor, decay: float) -> Tensor:
+        """W_1 from V, where what is outside the span has decayed by the factor ``decay``."""
+        return coordinates.to(self.basis.dtype) @ self.basis + decay * self.outside

@@ -1,0 +1,235 @@
+"""What a configuration may hold, and what it is told when it does not."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import REPOSITORY, Workflow, smoke_config
+from decaymerge import jobs
+from decaymerge.config import Config, Experiment, check, experiment_pairs
+from decaymerge.errors import UserError
+
+GAUSSIAN = {"dataset": "gaussian", "dim": 12, "samples": 5}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The smoke configuration with one setting changed."""
+    config = smoke_config()
+    *parents, last = path.split("/")
+    place = config
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    return config
+
+
+def experiment(**settings: Any) -> Experiment:
+    base = deepcopy(smoke_config()["experiments"]["independent"])
+    return check({"experiments": {"x": base | settings}}).experiments["x"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("experimets", {}, "unknown key experimets = {}, did you mean 'experiments'?"),
+        (
+            "experiments/independent/trainin",
+            1,
+            "experiments.independent: unknown key trainin = 1, did you mean",
+        ),
+        (
+            "experiments/independent/training/weight_decay",
+            [-0.1],
+            "weight_decay[0] = -0.1: Input should be greater",
+        ),
+        (
+            "experiments/independent/training/weight_decay",
+            [],
+            "weight_decay = []: List should have at least 1",
+        ),
+        (
+            "experiments/independent/training/weight_decay",
+            [True],
+            "weight_decay[0] = True: a number is expected",
+        ),
+        (
+            "experiments/independent/training/weight_decay",
+            [float("nan")],
+            "weight_decay[0] = nan: Input should be a",
+        ),
+        ("experiments/independent/training/weight_decay", [1e-4, "1e-4"], "names a value twice"),
+        (
+            "experiments/independent/training/step_size",
+            "fast",
+            "training.step_size = 'fast': Input should be a valid",
+        ),
+        (
+            "experiments/independent/training/step_size",
+            0,
+            "training.step_size = 0: Input should be greater than 0",
+        ),
+        (
+            "experiments/independent/training/steps",
+            10.5,
+            "training.steps = 10.5: Input should be a valid integer",
+        ),
+        (
+            "experiments/independent/training/checkpoints",
+            1,
+            "checkpoints = 1: Input should be greater than or equal",
+        ),
+        ("experiments/independent/training/method", "adam", "training.method = 'adam': Input should be 'gd'"),
+        (
+            "experiments/independent/seeds",
+            0,
+            "experiments.independent.seeds = 0: Input should be greater than or",
+        ),
+        (
+            "experiments/independent/seeds",
+            True,
+            "experiments.independent.seeds = True: Input should be a valid int",
+        ),
+        ("experiments/independent/merge", ["summ"], "merge[0] = 'summ': Input should be 'sum' or 'average'"),
+        ("experiments/independent/merge", ["sum", "sum"], "names a method twice"),
+        (
+            "experiments/independent/network/hidden",
+            [0],
+            "hidden[0] = 0: Input should be greater than or equal to 1",
+        ),
+        (
+            "experiments/independent/network/activation",
+            "tanh",
+            "activation = 'tanh': Input should be 'relu' or",
+        ),
+        (
+            "experiments/independent/tasks/overlap",
+            1.5,
+            "tasks.overlap = 1.5: Input should be less than or equal to 1",
+        ),
+        ("experiments/independent/tasks/dim", 21, "dim: 21 does not divide into 2 orthogonal tasks"),
+        (
+            "experiments/independent/tasks/dataset",
+            "mnist",
+            "tasks.dataset = 'mnist': Input should be one of 'gauss",
+        ),
+        (
+            "experiments/fashion_mnist/tasks/samples",
+            70_000,
+            "tasks.samples = 70000: Input should be less than or",
+        ),
+        (
+            "experiments/independent/tasks",
+            {"a": GAUSSIAN, "b": GAUSSIAN | {"dim": 10}},
+            "experiments.independent: tasks have different input dimensions (a: 12, b: 10)",
+        ),
+        ("experiments/independent/tasks", {"../a": GAUSSIAN}, "tasks.../a: a name must match pattern"),
+        ("experiments/a\nb", {}, "a name must match pattern"),
+        ("experiments/a b", {}, "a name must match pattern"),
+        ("experiments/../x", {}, "experiments.../x: a name must match pattern"),
+        ("experiments/scan", smoke_config()["experiments"]["independent"], "'scan' is taken by results/scan"),
+        ("experiments/claims_1", smoke_config()["experiments"]["independent"], "'claims_1' is taken"),
+        ("experiments", {}, "experiments: Dictionary should have at least 1 item"),
+        ("figures", {"dpi": 1}, "figures.dpi = 1: Input should be greater than or equal to 50"),
+        ("device", "tpu", "device = 'tpu': Input should be 'cpu', 'cuda' or 'auto'"),
+    ],
+)
+def test_refuses(path: str, value: Any, expected: str) -> None:
+    if "/../" in path:
+        config = smoke_config()
+        config["experiments"]["../x"] = value
+    else:
+        config = changed(path, value)
+    with pytest.raises(UserError) as refusal:
+        check(config)
+    assert expected in str(refusal.value)
+
+
+def test_refused_before_any_job_starts(tmp_path: Any) -> None:
+    workflow = Workflow(tmp_path, changed("experiments/independent/training/weight_decay", [-1]))
+    done = workflow.snakemake()
+    assert done.returncode != 0
+    assert "experiments.independent.training.weight_decay[0] = -1" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_yaml_reads_1e_4_as_a_string_and_it_is_accepted() -> None:
+    training = yaml.safe_load("{step_size: 1e-1, steps: 10, weight_decay: [1e-4, 1.0e-3, 0]}")
+    assert training["weight_decay"][0] == "1e-4"
+    accepted = experiment(training=training).training
+    assert accepted.weight_decay == [1e-4, 1e-3, 0]
+    assert jobs.weight_decays(accepted) == ["0", "0.0001", "0.001"]
+
+
+@given(st.floats(min_value=0, allow_infinity=False, allow_nan=False))
+def test_weight_decay_in_file_names_round_trips(weight_decay: float) -> None:
+    text = jobs.format_weight_decay(weight_decay)
+    assert float(text) == weight_decay
+    assert jobs.format_weight_decay(float(text)) == text
+    assert re.fullmatch(r"[0-9]+(\.[0-9]+)?(e[-+][0-9]+)?", text)  # wildcard_constraints in rules/common.smk
+
+
+def test_zero_and_minus_zero_are_one_weight_decay() -> None:
+    assert jobs.format_weight_decay(-0.0) == "0"
+
+
+def test_blocks_cover_each_seed_once_and_grow_at_the_end() -> None:
+    blocks = jobs.seed_blocks(experiment(seeds=8, seeds_per_job=3))
+    assert blocks == ["0-2", "3-5", "6-7"]
+    assert [seed for block in blocks for seed in jobs.seeds_of(block)] == list(range(8))
+    assert jobs.seed_blocks(experiment(seeds=12, seeds_per_job=3))[:2] == blocks[:2]
+
+
+def test_pairs() -> None:
+    assert experiment_pairs(experiment()) == {"a+b": ["a", "b"]}
+    three = experiment_pairs(experiment(tasks=GAUSSIAN, task_count=3))
+    assert three == {"a+b": ["a", "b"], "a+c": ["a", "c"], "b+c": ["b", "c"], "all": ["a", "b", "c"]}
+    assert experiment_pairs(experiment(tasks=GAUSSIAN, task_count=1, merge=None)) == {"a": ["a"]}
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (REPOSITORY / "config").glob("*.yaml")))
+def test_shipped_configurations_are_valid(name: str) -> None:
+    check(yaml.safe_load((REPOSITORY / "config" / name).read_text()))
+
+
+def test_schema_is_current() -> None:
+    assert json.loads((REPOSITORY / "config/schema.json").read_text()) == Config.model_json_schema(), (
+        "config/schema.json is stale: make schema"
+    )
+
+
+def _names(requirements: list[str]) -> set[str]:
+    aliases = {"pytorch": "torch"}
+    names = {re.split(r"[<>=!~ \[]", line, maxsplit=1)[0].lower().replace("_", "-") for line in requirements}
+    return {aliases.get(name, name) for name in names}
+
+
+def test_dependency_lists_agree() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    loose = _names(project["dependencies"])
+    conda: list[str] = yaml.safe_load((REPOSITORY / "environment.yml").read_text())["dependencies"]
+    lock = [
+        line
+        for line in (REPOSITORY / "requirements.lock").read_text().splitlines()
+        if not line.startswith("#")
+    ]
+    assert _names(conda) - {"python"} == loose
+    assert loose | _names(project["optional-dependencies"]["dev"]) <= _names(lock)
+    assert all("==" in line for line in lock)
+    bounds = {line.replace("pytorch", "torch") for line in conda if not line.startswith("python")}
+    assert bounds == set(project["dependencies"])
+
+
+def test_lock_satisfies_the_loose_bounds() -> None:
+    command = [sys.executable, "-m", "pip", "check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,131 @@
+"""The homogeneous network: closed-form gradient against autograd, homogeneity, outputs."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from decaymerge import measure
+from decaymerge.config import Network
+from decaymerge.network import Gradient, initialise, outputs
+
+ACTIVATIONS = [("linear", 1.0), ("relu", 1.0), ("relu", 2.0), ("relu", 2.5)]
+HIDDEN = [[], [7], [7, 5], [7, 5, 6], [7, 5, 6, 4]]
+CASES = [(activation, power, hidden) for activation, power in ACTIVATIONS for hidden in HIDDEN]
+
+
+def network_of(activation: str, power: float, hidden: list[int], **settings: Any) -> Network:
+    return Network.model_validate({"activation": activation, "power": power, "hidden": hidden} | settings)
+
+
+def batch(
+    network: Network, members: int = 3, samples: int = 11, dim: int = 6
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    rng = np.random.default_rng(0)
+    layers = zip(*(initialise(network, dim, rng) for _ in range(members)), strict=True)
+    weights = [torch.from_numpy(np.stack(layer)) for layer in layers]
+    inputs = torch.from_numpy(rng.standard_normal((members, samples, dim)))
+    labels = torch.from_numpy(rng.choice([-1.0, 1.0], (members, samples)))
+    return weights, inputs, labels
+
+
+def plain_outputs(network: Network, weights: list[Tensor], inputs: Tensor) -> Tensor:
+    """One member, written as the formula is: weights (d_k, d_{k-1}), inputs (sample, d)."""
+    hidden = inputs
+    for weight in weights[:-1]:
+        hidden = hidden @ weight.T
+        if network.activation == "relu":
+            hidden = torch.relu(hidden) ** network.power
+    return (hidden @ weights[-1].T).squeeze(-1)
+
+
+@pytest.mark.parametrize(("activation", "power", "hidden"), CASES)
+def test_gradient_agrees_with_autograd(activation: str, power: float, hidden: list[int]) -> None:
+    network = network_of(activation, power, hidden)
+    weights, inputs, labels = batch(network)
+    for weight in weights:
+        weight.requires_grad_()
+    losses = [
+        measure.loss(labels[s] * plain_outputs(network, [weight[s] for weight in weights], inputs[s]))
+        for s in range(len(inputs))
+    ]
+    expected = torch.autograd.grad(sum(losses, torch.zeros(())), weights)
+    with torch.no_grad():
+        gradient = Gradient(network, inputs, labels)
+        torch.testing.assert_close(
+            measure.loss(gradient.forward(weights)), torch.stack(losses).detach(), rtol=1e-12, atol=0
+        )
+        layers = {k: delta.mT @ below for k, delta, below in gradient.backward(weights)}
+    assert list(layers) == list(range(len(weights)))[::-1]
+    for k, reference in enumerate(expected):
+        error = (layers[k] - reference).abs().max() / reference.abs().max()
+        assert error < 1e-10
+
+
+@pytest.mark.parametrize(("activation", "power", "hidden"), CASES)
+def test_degree_of_each_layer(activation: str, power: float, hidden: list[int]) -> None:
+    """F is homogeneous of degree p^(K-k) in W_k."""
+    network = network_of(activation, power, hidden)
+    weights, inputs, _ = batch(network)
+    plain = outputs(network, [weight.unsqueeze(1) for weight in weights], inputs)
+    for k in range(len(weights)):
+        scaled = [weight * (3.0 if j == k else 1.0) for j, weight in enumerate(weights)]
+        degree = power ** (len(weights) - 1 - k)
+        torch.testing.assert_close(
+            outputs(network, [weight.unsqueeze(1) for weight in scaled], inputs), 3.0**degree * plain
+        )
+
+
+@pytest.mark.parametrize(("activation", "power", "hidden"), CASES)
+def test_outputs_of_many_steps(activation: str, power: float, hidden: list[int]) -> None:
+    network = network_of(activation, power, hidden)
+    weights, inputs, _ = batch(network)
+    steps = [torch.stack([weight, 2 * weight, -weight], dim=1) for weight in weights]  # (seed, step, out, in)
+    found = outputs(network, steps, inputs)
+    assert found.shape == (3, 3, 11)
+    for seed in range(3):
+        for step in range(3):
+            expected = plain_outputs(network, [weight[seed, step] for weight in steps], inputs[seed])
+            torch.testing.assert_close(found[seed, step], expected)
+
+
+def test_rotating_inputs_and_first_layer_together_changes_nothing() -> None:
+    network = network_of("relu", 1.0, [7, 5])
+    weights, inputs, _ = batch(network)
+    rotation, _ = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64, generator=torch.manual_seed(0)))
+    steps = [weight.unsqueeze(1) for weight in weights]
+    torch.testing.assert_close(
+        outputs(network, [steps[0] @ rotation.T, *steps[1:]], inputs @ rotation.T),
+        outputs(network, steps, inputs),
+    )
+
+
+def test_initial_variances() -> None:
+    first, second, last = initialise(network_of("relu", 1.0, [400, 300]), 200, np.random.default_rng(1))
+    assert first.shape == (400, 200) and second.shape == (300, 400) and last.shape == (1, 300)
+    assert first.var() * 200 == pytest.approx(2, rel=0.03)
+    assert second.var() * 400 == pytest.approx(2, rel=0.03)
+    assert last.var() * 300 == pytest.approx(1, rel=0.3)
+
+
+def test_measures_against_numpy() -> None:
+    rng = np.random.default_rng(2)
+    for shape in ((1, 9), (9, 1), (8, 5), (5, 8), (6, 6)):
+        weight = rng.standard_normal((4, *shape))
+        values = np.linalg.svd(weight, compute_uv=False)
+        frobenius, spectral = (
+            norm(torch.from_numpy(weight)) for norm in (measure.frobenius_norm, measure.spectral_norm)
+        )
+        np.testing.assert_allclose(frobenius, np.sqrt((values**2).sum(-1)), rtol=1e-13)
+        np.testing.assert_allclose(spectral, values[:, 0], rtol=1e-13)
+        np.testing.assert_allclose(
+            measure.stable_rank(frobenius, spectral), (values**2).sum(-1) / values[:, 0] ** 2, rtol=1e-12
+        )
+    zero = torch.zeros(3, 3)
+    assert torch.isnan(measure.stable_rank(measure.frobenius_norm(zero), measure.spectral_norm(zero)))
+    margins = torch.tensor([[-1.0, 0.0, 0.5, 2.0]])
+    assert measure.error(margins).item() == 0.5
+    assert measure.margin_error(margins, 1.0).item() == 0.75
+    np.testing.assert_allclose(measure.loss(margins), np.log1p(np.exp(-margins.numpy())).mean(-1), rtol=1e-6)

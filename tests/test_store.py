@@ -1,0 +1,83 @@
+"""NetCDF files: whole or not at all, and an error that says how to remake a damaged one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from decaymerge import store
+from decaymerge.errors import UserError
+from test_tasks import gaussian_job
+
+
+def example(size: int = 1000) -> xr.Dataset:
+    made = xr.Dataset(
+        {"loss": (("seed", "step"), np.arange(2.0 * size).reshape(2, size))}, coords={"seed": [0, 1]}
+    )
+    return store.describe(made, {"loss": "loss"})
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    store.write(example(), tmp_path / "deep/er/x.nc", gaussian_job())
+    found = store.read(tmp_path / "deep/er/x.nc")
+    xr.testing.assert_equal(found, example())
+    assert found.loss.attrs == {"long_name": "loss", "units": "1"}
+    assert [path.name for path in (tmp_path / "deep/er").iterdir()] == ["x.nc"]
+
+
+@pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.99])
+def test_truncated_file_says_which_and_how_to_remake_it(tmp_path: Path, part: float) -> None:
+    path = tmp_path / "x.nc"
+    store.write(example(), path, gaussian_job())
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * part)])
+    with pytest.raises(UserError) as refusal:
+        store.read(path)
+    assert f"{path} cannot be read as NetCDF" in str(refusal.value)
+    assert f"rm -f {path} && snakemake" in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is missing; remake it with"):
+        store.read(tmp_path / "x.nc")
+
+
+def test_failed_write_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.nc"
+    store.write(example(), path, gaussian_job())
+    monkeypatch.setattr(
+        xr.Dataset, "to_netcdf", lambda *_, **__: (_ for _ in ()).throw(OSError("no space left"))
+    )
+    with pytest.raises(OSError, match="no space left"):
+        store.write(example(2000), path, gaussian_job())
+    assert store.read(path).sizes["step"] == 1000
+    assert [path.name for path in tmp_path.iterdir()] == ["x.nc"]
+
+
+def test_killed_writer_leaves_no_file_of_that_name(tmp_path: Path) -> None:
+    """SIGKILL at moments spread over the write: the file is absent or whole."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from pathlib import Path\n"
+        "from test_store import example, gaussian_job, store\n"
+        "data = example(2_000_000); print('ready', flush=True)\n"
+        "store.write(data, Path(sys.argv[1]), gaussian_job())\n"
+    )
+    outcomes = []
+    for delay in (0.0, 0.02, 0.04, 0.06, 0.08):
+        path = tmp_path / f"{delay}.nc"
+        command = [sys.executable, "-c", script, str(path), str(Path(__file__).parent)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None and writer.stdout.readline()
+            time.sleep(delay)
+            os.kill(writer.pid, signal.SIGKILL)
+        outcomes.append(path.exists())
+        if path.exists():
+            assert store.read(path).sizes["step"] == 2_000_000
+    assert not all(outcomes)

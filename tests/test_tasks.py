@@ -1,0 +1,154 @@
+"""Data of the tasks: geometry, labels, independence of the block, and the real Fashion-MNIST."""
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from decaymerge import tasks
+from decaymerge.config import FashionMnistTask, GaussianTask
+from decaymerge.errors import UserError
+from decaymerge.fetch import fashion_mnist
+from decaymerge.jobs import TasksJob
+from decaymerge.tasks.fashion_mnist import read_idx
+from decaymerge.tasks.gaussian import subspace
+
+
+def gaussian_job(
+    index: int = 0, seeds: tuple[int, ...] = (0, 1), count: int = 2, **settings: Any
+) -> TasksJob:
+    task = GaussianTask(**({"dataset": "gaussian", "dim": 12, "samples": 50} | settings))
+    return TasksJob(
+        experiment="x", task="ab"[index % 2], seeds=list(seeds), index=index, tasks=count, settings=task
+    )
+
+
+def inputs_of(job: TasksJob) -> np.ndarray:
+    values = tasks.make(job, []).inputs.values
+    assert isinstance(values, np.ndarray)
+    return values
+
+
+@pytest.mark.parametrize("overlap", ["orthogonal", "same", 0, 0.3, 1])
+def test_inputs_are_on_the_unit_sphere(overlap: Any) -> None:
+    norms = np.linalg.norm(inputs_of(gaussian_job(1, overlap=overlap)), axis=-1)
+    np.testing.assert_allclose(norms, 1, rtol=1e-12)
+
+
+def test_orthogonal_tasks_do_not_overlap() -> None:
+    a, b = (inputs_of(gaussian_job(index, overlap="orthogonal")) for index in (0, 1))
+    assert np.abs(a @ b.mT).max() == 0
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.9, 1.0])
+def test_overlap_is_the_cosine_of_all_principal_angles(overlap: float) -> None:
+    first, second = (subspace(gaussian_job(overlap=overlap).settings, index, 2) for index in (0, 1))  # type: ignore[arg-type]
+    np.testing.assert_allclose(second @ second.T, np.eye(6), atol=1e-14)
+    cosines = np.linalg.svd(first @ second.T, compute_uv=False)
+    np.testing.assert_allclose(cosines, overlap, atol=1e-14)
+
+
+def test_overlap_zero_is_orthogonal() -> None:
+    for index in (0, 1):
+        np.testing.assert_array_equal(
+            inputs_of(gaussian_job(index, overlap=0)), inputs_of(gaussian_job(index, overlap="orthogonal"))
+        )
+
+
+def test_same_tasks_fill_all_coordinates_and_differ() -> None:
+    a, b = (tasks.make(gaussian_job(index, overlap="same", samples=500), []) for index in (0, 1))
+    assert np.linalg.matrix_rank(a.inputs.values[0]) == 12
+    assert not np.array_equal(a.inputs, b.inputs)
+
+
+def test_labels() -> None:
+    for labels in ("linear", "quadratic", "random"):
+        values = tasks.make(gaussian_job(labels=labels, samples=1000), []).labels.values
+        assert set(np.unique(values)) == {-1, 1}
+        assert abs(values.mean()) < (0.15 if labels != "quadratic" else 1e-9)
+    linear = tasks.make(gaussian_job(labels="linear", samples=30), [])
+    # linearly separable: a perceptron with the minimum-norm interpolation of the labels in 12 dims finds it
+    x, y = linear.inputs.values[0], linear.labels.values[0]
+    weights = np.zeros(12)
+    for _ in range(20_000):
+        wrong = y * (x @ weights) <= 0
+        if not wrong.any():
+            break
+        weights += (y[wrong] @ x[wrong]) / wrong.sum()
+    assert (y * (x @ weights) > 0).all()
+
+
+def test_data_depend_on_the_seed_alone_not_on_the_block() -> None:
+    together = inputs_of(gaussian_job(seeds=(0, 1, 2)))
+    np.testing.assert_array_equal(together[1:2], inputs_of(gaussian_job(seeds=(1,))))
+    assert not np.array_equal(together[0], together[1])
+
+
+def test_real_files(fashion_mnist_files: list[Path]) -> None:
+    images, classes, test_images, test_classes = map(read_idx, fashion_mnist_files)
+    assert images.shape == (60_000, 784) and test_images.shape == (10_000, 784)
+    assert np.bincount(classes).tolist() == [6000] * 10
+    assert np.bincount(test_classes).tolist() == [1000] * 10
+    assert images.mean() / 255 == pytest.approx(0.2860, abs=5e-5)
+    assert images.std() / 255 == pytest.approx(0.3530, abs=5e-5)
+    for path in fashion_mnist_files:
+        assert fashion_mnist.content_sha256(path) == fashion_mnist.SHA256[path.name]
+
+
+def fashion_job(index: int, count: int = 2, seeds: tuple[int, ...] = (0, 1), samples: int = 300) -> TasksJob:
+    task = FashionMnistTask(dataset="fashion_mnist", samples=samples)
+    return TasksJob(experiment="x", task="a", seeds=list(seeds), index=index, tasks=count, settings=task)
+
+
+def test_fashion_mnist_tasks(fashion_mnist_files: list[Path]) -> None:
+    a, b = (tasks.make(fashion_job(index), fashion_mnist_files[:2]) for index in (0, 1))
+    assert a.inputs.shape == (2, 300, 1568)
+    assert np.abs(a.inputs.values[..., 784:]).max() == 0 and np.abs(b.inputs.values[..., :784]).max() == 0
+    # The same name draws the same sample here, so only the padding and the labels differ.
+    np.testing.assert_array_equal(a.inputs.values[..., :784], b.inputs.values[..., 784:])
+    np.testing.assert_array_equal(a.labels, -b.labels)
+    np.testing.assert_allclose(np.linalg.norm(a.inputs, axis=-1), 1, rtol=1e-12)
+    assert abs(a.labels.values.mean()) < 0.2
+    assert not np.array_equal(a.inputs.values[0], a.inputs.values[1])
+
+
+def test_fashion_mnist_from_a_configured_folder(fashion_mnist_files: list[Path], tmp_path: Path) -> None:
+    source = fashion_mnist.fetch(tmp_path / "copy", fashion_mnist_files[0].parent)
+    assert source == f"fetch.fashion_mnist: {fashion_mnist_files[0].parent}"
+    assert fashion_mnist.content_sha256(tmp_path / "copy" / "t10k-labels-idx1-ubyte.gz")
+
+
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "nowhere")
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_PACKAGE", "no-such-package-anywhere")
+    monkeypatch.setattr(fashion_mnist, "UPSTREAM", "http://127.0.0.1:9/")
+
+
+def test_damaged_files_are_not_taken(
+    fashion_mnist_files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_network(monkeypatch, tmp_path)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for path in fashion_mnist_files:
+        (folder / path.name).write_bytes(path.read_bytes())
+    content = bytearray(gzip.decompress(fashion_mnist_files[1].read_bytes()))
+    content[100] ^= 1
+    (folder / fashion_mnist_files[1].name).write_bytes(gzip.compress(bytes(content)))
+    with pytest.raises(
+        UserError, match=r"train-labels-idx1-ubyte.gz has sha256 \w+ decompressed, not bad3541b"
+    ):
+        fashion_mnist.fetch(tmp_path / "destination", folder)
+    assert not (tmp_path / "destination").exists()
+
+
+def test_no_source_is_one_error_that_names_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_network(monkeypatch, tmp_path)
+    with pytest.raises(UserError) as refusal:
+        fashion_mnist.fetch(tmp_path / "destination", tmp_path / "mine")
+    message = str(refusal.value)
+    assert "\n" not in message
+    for part in (str(tmp_path / "mine"), str(tmp_path / "nowhere"), "no-such-package-anywhere", "127.0.0.1"):
+        assert part in message

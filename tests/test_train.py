@@ -1,0 +1,202 @@
+"""Training: independence of the block, weight decay, kept steps, divergence."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decaymerge import store, tasks
+from decaymerge.errors import UserError
+from decaymerge.jobs import TrainJob
+from decaymerge.network import initialise
+from decaymerge.seeding import generator
+from decaymerge.train import kept_steps, train
+from test_cli import decaymerge
+from test_network import plain_outputs
+from test_tasks import gaussian_job
+
+CPU = torch.device("cpu")
+
+
+def train_job(**settings: Any) -> TrainJob:
+    base = {
+        "experiment": "x",
+        "task": "a",
+        "weight_decay": 1e-3,
+        "network": {"activation": "relu", "hidden": [10, 8]},
+        "method": "gd",
+        "step_size": 0.5,
+        "steps": 200,
+        "checkpoints": 6,
+        "dtype": "float32",
+    }
+    return TrainJob.model_validate(base | settings)
+
+
+def trained(seeds: tuple[int, ...] = (0, 1), **settings: Any) -> xr.Dataset:
+    return train(train_job(**settings), tasks.make(gaussian_job(seeds=seeds), []), CPU)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-4)])
+def test_blocks_of_1_3_and_10_seeds_give_the_same(dtype: str, tolerance: float) -> None:
+    whole = trained(tuple(range(10)), dtype=dtype)
+    for size in (1, 3):
+        blocks = [tuple(range(first, min(first + size, 10))) for first in range(0, 10, size)]
+        parts = xr.concat([trained(block, dtype=dtype) for block in blocks], "seed")
+        np.testing.assert_allclose(parts.loss, whole.loss, rtol=tolerance)
+        assert parts.seed.values.tolist() == list(range(10))
+
+
+def test_one_step_is_gradient_descent_with_weight_decay() -> None:
+    job = train_job(steps=1, checkpoints=2, dtype="float64")
+    data = tasks.make(gaussian_job(seeds=(0,)), [])
+    found = train(job, data, CPU)
+    before = [torch.tensor(found[f"W{k}"].values[0, 0], requires_grad=True) for k in (1, 2, 3)]
+    x, y = torch.tensor(data.inputs.values[0]), torch.tensor(data.labels.values[0])
+    margins = y * (torch.relu(torch.relu(x @ before[0].T) @ before[1].T) @ before[2].T).squeeze(-1)
+    loss = torch.log1p(torch.exp(-margins)).mean()
+    for k, (weight, gradient) in enumerate(
+        zip(before, torch.autograd.grad(loss, before), strict=True), start=1
+    ):
+        expected = (1 - 0.5 * 1e-3) * weight.detach() - 0.5 * gradient
+        np.testing.assert_allclose(found[f"W{k}"].values[0, 1], expected, rtol=1e-12, atol=1e-15)
+
+
+def plain_gradient_descent(job: TrainJob, data: xr.Dataset) -> list[np.ndarray]:
+    """All d coordinates of the first layer, one seed at a time, gradients by autograd."""
+    ends = []
+    for seed in data.seed.values.tolist():
+        dim = data.sizes["feature"]
+        start = initialise(job.network, dim, generator(job.experiment, job.task, seed, "weights"))
+        weights = [torch.tensor(weight, requires_grad=True) for weight in start]
+        x, y = (torch.tensor(data[name].sel(seed=seed).values) for name in ("inputs", "labels"))
+        for _ in range(job.steps):
+            margins = y * plain_outputs(job.network, weights, x)
+            gradients = torch.autograd.grad(torch.log1p(torch.exp(-margins)).mean(), weights)
+            with torch.no_grad():
+                for weight, gradient in zip(weights, gradients, strict=True):
+                    weight.mul_(1 - job.step_size * job.weight_decay).sub_(job.step_size * gradient)
+        ends.append([weight.detach().numpy() for weight in weights])
+    return [np.stack(layer) for layer in zip(*ends, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("network", "samples"),
+    [
+        ({"activation": "relu", "hidden": [10, 8]}, 50),
+        ({"activation": "relu", "hidden": [10, 8]}, 4),  # fewer samples than dimensions
+        ({"activation": "relu", "power": 2, "hidden": [10]}, 50),
+        ({"activation": "linear", "hidden": [10, 8, 6]}, 50),
+        ({"activation": "linear", "hidden": []}, 50),
+    ],
+)
+def test_training_in_the_span_of_the_inputs_is_plain_gradient_descent(
+    network: dict[str, Any], samples: int
+) -> None:
+    job = train_job(network=network, dtype="float64", steps=100, step_size=0.2)
+    data = tasks.make(gaussian_job(samples=samples), [])
+    found = train(job, data, CPU)
+    for k, expected in enumerate(plain_gradient_descent(job, data), start=1):
+        np.testing.assert_allclose(found[f"W{k}"].sel(step=100), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_first_layer_only_decays_outside_the_span_of_the_inputs() -> None:
+    """Off the task's coordinates W_1(T) is (1-ηλ)^T W_1(0), exactly (the identity at ε = 0)."""
+    found = trained(dtype="float64", weight_decay=1e-2)
+    first = found.W1.values[..., 6:]  # the other task's half of the 12 coordinates
+    decay = (1 - 0.5 * 1e-2) ** found.step.values
+    np.testing.assert_allclose(first, decay[:, None, None] * first[:, :1], rtol=1e-12, atol=1e-14)
+
+
+def test_weight_decay_changes_neither_the_initial_weights_nor_what_is_kept() -> None:
+    zero, some = trained(weight_decay=0), trained(weight_decay=0.1)
+    np.testing.assert_array_equal(zero.W2.sel(step=0), some.W2.sel(step=0))
+    assert zero.step.equals(some.step)
+    assert some.W2.sel(step=200).std() < zero.W2.sel(step=200).std()
+
+
+def test_fixed_outer_layer_stays() -> None:
+    network = {"activation": "relu", "hidden": [10, 8], "fixed_outer_layer": True}
+    found = trained(network=network, weight_decay=0.1)
+    assert (found.W3.sel(step=0) == found.W3).all()
+    assert not (found.W2.sel(step=0) == found.W2).all()
+
+
+def test_training_lowers_the_loss_and_the_last_weights_give_it() -> None:
+    found = trained(steps=500)
+    assert (found.loss.sel(step=500) < 0.2 * found.loss.sel(step=0)).all()
+    assert found.loss.dims == ("seed", "step")
+
+
+@given(st.integers(1, 10**7), st.integers(2, 200))
+def test_kept_steps(steps: int, checkpoints: int) -> None:
+    kept = kept_steps(steps, checkpoints)
+    assert kept[0] == 0 and kept[-1] == steps
+    assert len(kept) <= checkpoints
+    assert kept == sorted(set(kept))
+
+
+def test_kept_steps_are_log_spaced() -> None:
+    kept = np.array(kept_steps(10_000, 41)[1:])
+    late = kept[kept > 100]
+    np.testing.assert_allclose(late[1:] / late[:-1], 10 ** (4 / 39), rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"step_size": 1e4, "weight_decay": 0.1}, {"step_size": 3e3, "weight_decay": 0.0}]
+)
+def test_divergence_names_all_and_leaves_no_output(tmp_path: Path, settings: dict[str, float]) -> None:
+    store.write(tasks.make(gaussian_job(seeds=(4, 5)), []), tmp_path / "tasks.nc", gaussian_job())
+    job = train_job(**settings).model_dump_json()
+    done = decaymerge("train", tmp_path / "tasks.nc", tmp_path / "out.nc", "--settings", job)
+    assert done.returncode == 1
+    error = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1 and "Traceback" not in done.stderr
+    for part in ("experiment x", "task a", "weight_decay", "seed 4", "step ", "training.step_size"):
+        assert part in error[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["tasks.nc"]
+
+
+def test_progress_in_a_log_is_lines_with_the_loss(tmp_path: Path) -> None:
+    store.write(tasks.make(gaussian_job(), []), tmp_path / "tasks.nc", gaussian_job())
+    settings = train_job().model_dump_json()
+    done = decaymerge("train", tmp_path / "tasks.nc", tmp_path / "out.nc", "--settings", settings)
+    assert done.returncode == 0
+    assert "\r" not in done.stderr
+    assert "200/200" in done.stderr.splitlines()[-1] and "loss " in done.stderr.splitlines()[-1]
+
+
+def test_output_holds_its_settings_and_versions(tmp_path: Path) -> None:
+    store.write(tasks.make(gaussian_job(), []), tmp_path / "tasks.nc", gaussian_job())
+    job = train_job()
+    decaymerge("train", tmp_path / "tasks.nc", tmp_path / "out.nc", "--settings", job.model_dump_json())
+    found = store.read(tmp_path / "out.nc")
+    assert TrainJob.model_validate_json(found.attrs["settings"]) == job
+    assert found.attrs["seeds"] == "0,1"
+    assert {"code_revision", "code_clean", "torch", "numpy", "python"} <= set(found.attrs)
+    assert json.loads(found.attrs["settings"])["network"]["hidden"] == [10, 8]
+    for name, variable in found.data_vars.items():
+        assert variable.attrs["long_name"] and variable.attrs["units"] == "1", name
+    assert found.W1.dims == ("seed", "step", "out_1", "in_1")
+
+
+def test_unknown_settings_of_a_job_are_refused() -> None:
+    done = decaymerge("train", "tasks.nc", "out.nc", "--settings", '{"experiment": "x"}')
+    assert done.returncode == 1 and done.stderr.startswith("error: --settings task: Field required")
+
+
+def test_member_of_another_experiment_differs() -> None:
+    data = tasks.make(gaussian_job(), [])
+    one, other = (train(train_job(experiment=name, steps=1), data, CPU) for name in ("x", "y"))
+    assert not np.array_equal(one.W1, other.W1)
+
+
+def test_a_diverged_end_is_found_even_where_the_loss_is_finite() -> None:
+    with pytest.raises(UserError, match="training diverged"):
+        trained(network={"activation": "linear", "hidden": []}, step_size=1e6, weight_decay=0.0, steps=3)

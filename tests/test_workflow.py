@@ -1,0 +1,231 @@
+"""The workflow as a whole: the smoke run, and what a change re-runs (by dry run on the finished one)."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from conftest import REPOSITORY, Workflow, smoke_config
+from decaymerge import store
+
+NOTHING: dict[str, int] = {}
+
+
+def test_smoke_run_makes_every_result(smoke: Workflow) -> None:
+    for name in ("figure3", "fashion_mnist"):
+        for suffix in (".pdf", ".png"):
+            assert (smoke.folder / "results/figures" / name).with_suffix(suffix).stat().st_size > 10_000
+    for name, experiment in smoke.config["experiments"].items():
+        summary = store.read(smoke.folder / f"results/{name}/summary.nc")
+        assert summary.loss.dims == ("pair", "weight_decay", "seed", "step", "model", "task")
+        assert summary.stable_rank.dims == (*summary.loss.dims, "layer")
+        assert summary.pair.values.tolist() == ["a+b"] and summary.model.values.tolist() == [
+            "own",
+            "sum",
+            "average",
+        ]
+        assert summary.weight_decay.values.tolist() == experiment["training"]["weight_decay"]
+        assert summary.seed.values.tolist() == [0, 1] and summary.step[-1] == experiment["training"]["steps"]
+        assert np.isfinite(summary.loss).all()
+        for variable in summary.data_vars.values():
+            assert variable.attrs["long_name"] and variable.attrs["units"] == "1"
+
+
+def test_every_file_opens_with_plain_xarray(smoke: Workflow) -> None:
+    files = sorted((smoke.folder / "results").rglob("*.nc"))
+    assert len(files) == 8 + 12 + 6 + 6 + 4
+    for file in files:
+        with xr.open_dataset(file) as dataset:
+            assert {"settings", "seeds", "code_revision", "code_clean", "torch"} <= set(dataset.attrs)
+
+
+def test_second_run_does_nothing(finished: Workflow) -> None:
+    assert finished.planned() == NOTHING
+
+
+def test_one_more_weight_decay_adds_its_own_jobs(finished: Workflow) -> None:
+    finished.config["experiments"]["weight_decay"]["training"]["weight_decay"].append("3e-3")
+    assert finished.planned() == {"train": 2, "merge": 1, "evaluate": 1, "gather": 1, "draw_figure3": 1}
+    outputs = {path for path in finished.planned_outputs() if "/train/" in path}
+    assert outputs == {f"results/weight_decay/train/{task}/weight_decay=0.003/seeds=0-1.nc" for task in "ab"}
+
+
+def test_another_order_of_weight_decays_is_the_same_sweep(finished: Workflow) -> None:
+    finished.config["experiments"]["fashion_mnist"]["training"]["weight_decay"].reverse()
+    assert set(finished.planned()) <= {"draw_experiment"}
+
+
+def test_more_seeds_add_blocks_only(finished: Workflow) -> None:
+    finished.config["experiments"]["independent"]["seeds"] = 4
+    assert finished.planned() == {
+        "tasks": 2,
+        "train": 2,
+        "merge": 1,
+        "evaluate": 1,
+        "gather": 1,
+        "draw_figure3": 1,
+    }
+    made = {path for path in finished.planned_outputs() if "seeds=" in path and "/evaluate/" not in path}
+    assert all(path.startswith("results/independent/") for path in made)
+    assert {path for path in made if "/train/" in path} == {
+        f"results/independent/train/{task}/weight_decay=0.001/seeds=2-3.nc" for task in "ab"
+    }
+
+
+def test_step_size_reruns_that_experiment_from_training_on(finished: Workflow) -> None:
+    finished.config["experiments"]["independent"]["training"]["step_size"] = 0.5
+    assert finished.planned() == {"train": 2, "merge": 1, "evaluate": 1, "gather": 1, "draw_figure3": 1}
+    assert not any("results/same_inputs" in path for path in finished.planned_outputs() if "/train/" in path)
+
+
+def test_samples_rerun_that_experiment_from_its_tasks_on(finished: Workflow) -> None:
+    finished.config["experiments"]["independent"]["tasks"]["samples"] = 50
+    planned = finished.planned()
+    assert planned == {"tasks": 2, "train": 2, "merge": 1, "evaluate": 1, "gather": 1, "draw_figure3": 1}
+
+
+def test_merge_method_trains_nothing(finished: Workflow) -> None:
+    finished.config["experiments"]["independent"]["merge"] = ["sum", {"method": "scaled", "coefficient": 0.8}]
+    assert finished.planned() == {"merge": 1, "evaluate": 1, "gather": 1, "draw_figure3": 1}
+
+
+def test_margin_evaluates_only(finished: Workflow) -> None:
+    finished.config["experiments"]["independent"]["margin"] = 0.5
+    assert finished.planned() == {"evaluate": 1, "gather": 1, "draw_figure3": 1}
+
+
+def test_figure_setting_redraws_only(finished: Workflow) -> None:
+    finished.config["figures"] = {"dpi": 150}
+    assert finished.planned() == {"draw_figure3": 1, "draw_experiment": 1}
+
+
+def test_device_reruns_nothing(finished: Workflow) -> None:
+    finished.config["device"] = "auto"
+    assert finished.planned() == NOTHING
+
+
+def test_three_tasks_are_merged_in_pairs_and_all(finished: Workflow) -> None:
+    finished.config["experiments"]["independent"] |= {
+        "tasks": smoke_config()["experiments"]["independent"]["tasks"] | {"dim": 21},
+        "task_count": 3,
+    }
+    planned = finished.planned("results/independent/summary.nc")
+    assert planned == {"tasks": 3, "train": 3, "merge": 4, "evaluate": 4, "gather": 1}
+
+
+def test_touching_files_changes_nothing(finished: Workflow) -> None:
+    for path in [*(finished.folder / "results").rglob("*"), *(REPOSITORY / "src").rglob("*.py")]:
+        if path.is_file():
+            path.touch()
+    assert finished.planned() == NOTHING
+
+
+@contextmanager
+def edited(module: str) -> Iterator[None]:
+    path = REPOSITORY / "src/decaymerge" / module
+    content = path.read_bytes()
+    try:
+        path.write_bytes(content + b"\n# edited\n")
+        yield
+    finally:
+        path.write_bytes(content)
+
+
+def test_edit_of_a_figure_module_redraws_only(finished: Workflow) -> None:
+    with edited("figures/style.py"):
+        assert finished.planned() == {"draw_figure3": 1, "draw_experiment": 1}
+    assert finished.planned() == NOTHING
+
+
+def test_edit_of_the_trainer_retrains(finished: Workflow) -> None:
+    with edited("train/gd.py"):
+        planned = finished.planned()
+    assert planned["train"] == 12 and "tasks" not in planned
+
+
+def test_edit_of_the_configuration_models_reruns_nothing(finished: Workflow) -> None:
+    with edited("config.py"):
+        assert finished.planned() == NOTHING
+
+
+def test_command_of_a_job_runs_by_hand(finished: Workflow) -> None:
+    """The line in Snakemake's log, pasted into a shell, remakes the file."""
+    target = "results/independent/merge/a+b/weight_decay=0.001/seeds=0-1.nc"
+    done = finished.snakemake("--dry-run", "--printshellcmds", "--forcerun", "merge", "--", target)
+    lines = (done.stdout + done.stderr).splitlines()
+    (command,) = (
+        line.removeprefix("Shell command: ") for line in lines if line.startswith("Shell command: ")
+    )
+    before = store.read(finished.folder / target)
+    (finished.folder / target).unlink()
+    path = f"{Path(shutil.which('decaymerge') or '').parent}:{os.environ['PATH']}"
+    subprocess.run(command, shell=True, check=True, cwd=finished.folder, env=os.environ | {"PATH": path})
+    xr.testing.assert_identical(before, store.read(finished.folder / target))
+    assert finished.planned() == NOTHING
+
+
+def test_job_that_meets_a_truncated_file_says_which(finished: Workflow) -> None:
+    path = finished.folder / "results/independent/train/a/weight_decay=0.001/seeds=0-1.nc"
+    content = path.read_bytes()
+    try:
+        path.write_bytes(content[: len(content) // 2])
+        done = finished.snakemake("--forcerun", "merge", "--", "results/independent/summary.nc")
+        assert done.returncode != 0
+        output = done.stdout + done.stderr
+        relative = path.relative_to(finished.folder)
+        assert f"error: {relative} cannot be read as NetCDF" in output
+        assert f"rm -f {relative} && snakemake {relative}" in output
+    finally:
+        path.write_bytes(content)
+        finished.run()
+
+
+def test_killed_run_goes_on_and_ends_the_same(smoke: Workflow, tmp_path: Path) -> None:
+    """SIGKILL to the whole run in the middle; `make` takes off the lock that stays, as in the Makefile."""
+    workflow = Workflow(tmp_path, smoke_config())
+    command = [
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")),
+        *("--workflow-profile", str(REPOSITORY / "profiles/default")),
+        *("--configfile", str(REPOSITORY / "config/smoke.yaml"), "--directory", str(tmp_path)),
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as run:
+        while not list((tmp_path / "results").rglob("evaluate/**/*.nc")):
+            time.sleep(0.05)
+            assert run.poll() is None
+        os.killpg(run.pid, signal.SIGKILL)
+    workflow.run("--unlock")
+    workflow.run()
+    for name in workflow.config["experiments"]:
+        summary = f"results/{name}/summary.nc"
+        xr.testing.assert_equal(store.read(tmp_path / summary), store.read(smoke.folder / summary))
+    assert workflow.planned() == NOTHING
+
+
+def test_job_of_a_diverging_step_size_shows_its_error(tmp_path: Path) -> None:
+    config = smoke_config()
+    config["experiments"] = {"mine": config["experiments"]["independent"]}
+    config["experiments"]["mine"]["training"] |= {"step_size": 1e5, "weight_decay": [0.1]}
+    workflow = Workflow(tmp_path, config)
+    done = workflow.snakemake()
+    assert done.returncode != 0
+    assert (
+        "training diverged: experiment mine, task a, weight_decay 0.1, seed 0, step"
+        in done.stdout + done.stderr
+    )
+    assert not list((tmp_path / "results").rglob("train/**/*.nc"))
+
+
+@pytest.mark.parametrize("target", ["figures", "figure3", "fashion_mnist", "all"])
+def test_named_targets(finished: Workflow, target: str) -> None:
+    assert set(finished.planned(target)) <= {target}
