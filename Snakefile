@@ -21,7 +21,7 @@ include: "rules/figures.smk"
 
 rule all:
     default_target: True
-    message:
-        "All figures are in results/figures"
     input:
         rules.figures.input,
+    message:
+        "All figures are in results/figures"

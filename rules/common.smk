@@ -11,7 +11,7 @@ from decaymerge.config import check, experiment_pairs
 from decaymerge.errors import UserError
 
 # Jobs call `decaymerge` by name, also where the environment is not activated.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+shell.prefix(f"export PATH='{Path(sys.executable).parent}':\"$PATH\"; ")
 
 try:
     CONFIG = check(config)
@@ -19,7 +19,9 @@ except UserError as error:
     raise WorkflowError(f"the configuration is refused:\n{error}") from None
 
 EXPERIMENTS = CONFIG.experiments
-RESOURCES = os.environ.get("DECAYMERGE_CACHE", str(Path(workflow.basedir) / "resources"))
+# Relative to the working folder, so that a checkout can be moved with its results.
+CHECKOUT = Path(os.path.relpath(workflow.basedir))
+RESOURCES = os.environ.get("DECAYMERGE_CACHE", str(CHECKOUT / "resources"))
 ENVIRONMENT = str(Path(workflow.basedir) / "environment.yml")
 
 
@@ -33,8 +35,71 @@ wildcard_constraints:
 
 def modules(*names):
     """Source files of modules, as inputs: a change in them re-runs what they made."""
-    package = Path(workflow.basedir) / "src/decaymerge"
+    package = CHECKOUT / "src/decaymerge"
     files = []
     for name in names:
         files += sorted((package / name).glob("*.py")) or [package / f"{name}.py"]
     return [str(file) for file in files]
+
+
+# Settings and inputs of the jobs, as functions of their wildcards.
+
+
+def real_data(wildcards):
+    """Files that the task's data are drawn from."""
+    task = EXPERIMENTS[wildcards.experiment].named_tasks[wildcards.task]
+    if task.dataset == "fashion_mnist":
+        return [rules.fetch_fashion_mnist.output.images, rules.fetch_fashion_mnist.output.labels]
+    return []
+
+
+def tasks_settings(wildcards):
+    experiment = EXPERIMENTS[wildcards.experiment]
+    return jobs.tasks_job(wildcards.experiment, experiment, wildcards.task, wildcards.block).model_dump_json()
+
+
+def train_settings(wildcards):
+    experiment = EXPERIMENTS[wildcards.experiment]
+    return jobs.train_job(
+        wildcards.experiment, experiment, wildcards.task, wildcards.weight_decay
+    ).model_dump_json()
+
+
+def own_networks(wildcards):
+    tasks = experiment_pairs(EXPERIMENTS[wildcards.experiment])[wildcards.pair]
+    return expand(rules.train.output, task=tasks, allow_missing=True)
+
+
+def merge_settings(wildcards):
+    return jobs.MergeJob(methods=EXPERIMENTS[wildcards.experiment].merging).model_dump_json()
+
+
+def task_data(wildcards):
+    tasks = experiment_pairs(EXPERIMENTS[wildcards.experiment])[wildcards.pair]
+    return expand(rules.tasks.output, task=tasks, allow_missing=True)
+
+
+def merged_networks(wildcards):
+    return rules.merge.output if EXPERIMENTS[wildcards.experiment].merging else []
+
+
+def evaluate_settings(wildcards):
+    experiment = EXPERIMENTS[wildcards.experiment]
+    return jobs.evaluate_job(experiment, wildcards.pair, wildcards.weight_decay).model_dump_json()
+
+
+def gather_settings(wildcards):
+    experiment = EXPERIMENTS[wildcards.experiment]
+    return jobs.gather_job(experiment).model_dump_json()
+
+
+def evaluations(wildcards):
+    experiment = EXPERIMENTS[wildcards.experiment]
+    job = jobs.gather_job(experiment)
+    return expand(
+        rules.evaluate.output,
+        pair=job.pairs,
+        weight_decay=job.weight_decay,
+        block=job.blocks,
+        allow_missing=True,
+    )

@@ -6,51 +6,51 @@ DRAWN_ALONE = [name for name in EXPERIMENTS if not (HAS_FIGURE3 and name in FIGU
 
 
 rule draw_figure3:
-    message:
-        "Draw Figure 3"
     input:
         summaries=expand(rules.gather.output, experiment=FIGURE3),
         code=modules("figures", "store"),
     output:
         pdf="results/figures/figure3.pdf",
         png="results/figures/figure3.png",
-    params:
-        settings=lambda wildcards: jobs.figure_job(CONFIG, FIGURE3).model_dump_json(),
     log:
         "logs/figures/figure3.log",
     benchmark:
         "benchmarks/figures/figure3.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
-    conda:
-        ENVIRONMENT
+    params:
+        settings=lambda wildcards: jobs.figure_job(CONFIG, FIGURE3).model_dump_json(),
+    message:
+        "Draw Figure 3"
     shell:
         "decaymerge figures figure3 {output.pdf} {input.summaries} --settings {params.settings:q} > {log} 2>&1"
 
 
 rule draw_experiment:
-    message:
-        "Draw {wildcards.experiment}"
     input:
         summaries=rules.gather.output,
         code=modules("figures", "store"),
     output:
         pdf="results/figures/{experiment}.pdf",
         png="results/figures/{experiment}.png",
-    params:
-        settings=lambda wildcards: jobs.figure_job(CONFIG, [wildcards.experiment]).model_dump_json(),
     log:
         "logs/figures/{experiment}.log",
     benchmark:
         "benchmarks/figures/{experiment}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
-    conda:
-        ENVIRONMENT
+    params:
+        settings=lambda wildcards: jobs.figure_job(CONFIG, [wildcards.experiment]).model_dump_json(),
+    message:
+        "Draw {wildcards.experiment}"
     shell:
         "decaymerge figures experiment {output.pdf} {input.summaries} --settings {params.settings:q} > {log} 2>&1"
 
@@ -61,24 +61,24 @@ ruleorder: draw_figure3 > draw_experiment
 if HAS_FIGURE3:
 
     rule figure3:
-        message:
-            "Figure 3 is results/figures/figure3.pdf"
         input:
             rules.draw_figure3.output,
+        message:
+            "Figure 3 is results/figures/figure3.pdf"
 
 
 if "fashion_mnist" in DRAWN_ALONE:
 
     rule fashion_mnist:
-        message:
-            "The Fashion-MNIST figure is results/figures/fashion_mnist.pdf"
         input:
             expand(rules.draw_experiment.output, experiment="fashion_mnist"),
+        message:
+            "The Fashion-MNIST figure is results/figures/fashion_mnist.pdf"
 
 
 rule figures:
-    message:
-        "All figures are in results/figures"
     input:
         rules.draw_figure3.output if HAS_FIGURE3 else [],
         expand(rules.draw_experiment.output, experiment=DRAWN_ALONE),
+    message:
+        "All figures are in results/figures"

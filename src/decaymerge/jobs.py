@@ -168,13 +168,15 @@ def parse(model: type[Job], text: str) -> Job:
 
 
 def describe_experiment(experiment: Experiment) -> str:
-    """One line for a figure's title: network, training, n, d and seeds."""
+    """One line for a figure: network, training, n, d and seeds."""
     tasks = experiment.named_tasks
     samples = "/".join(str(value) for value in dict.fromkeys(task.samples for task in tasks.values()))
     dims = {task.input_dim(len(tasks)) for task in tasks.values()}
     network = experiment.network
-    activation = network.activation if network.power == 1 else f"{network.activation}^{network.power:g}"
+    kind = {"relu": "ReLU", "linear": "linear"}[network.activation]
+    power = "" if network.power == 1 else f"^{network.power:g}"
+    widths = ", ".join(map(str, network.hidden)) or "none"
     return (
-        f"n = {samples} samples a task, d = {dims.pop()}, {activation} widths {network.hidden},"
-        f" η = {experiment.training.step_size:g};\nmean and standard deviation over {experiment.seeds} seeds"
+        f"{kind}{power} network, hidden widths {widths}; n = {samples} samples a task, d = {dims.pop()};"
+        f" η = {experiment.training.step_size:g}; {experiment.seeds} seeds"
     )

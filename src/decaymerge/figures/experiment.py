@@ -33,7 +33,9 @@ def draw_experiment(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
     tasks = summary.task.values[:TASKS_SHOWN]
     merges, depth = summary.sizes["model"] > 1, summary.sizes["layer"]
     rank_panels = (2 if least != shown else 1) if depth > 1 else 0
-    figure, axes = panels(len(tasks) + 1 + merges + rank_panels, describe_experiment(experiment))
+    figure, axes = panels(
+        len(tasks) + 1 + merges + rank_panels, f"{job.names[0]}: {describe_experiment(experiment)}"
+    )
     panel = iter(axes)
 
     for task in tasks:

@@ -29,7 +29,8 @@ def draw_figure3(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
     wanted = job.settings.weight_decay
     shown = [nearest_weight_decay(summary, wanted) for summary in (independent, same, sweep)]
     least = float(sweep.weight_decay.min())
-    figure, axes = panels(6, "Merging by summing weights. " + describe_experiment(job.experiments[-1]))
+    described = dict.fromkeys(describe_experiment(experiment) for experiment in job.experiments)
+    figure, axes = panels(6, "\n".join(described))
 
     loss_against_steps(axes[0], independent.loss, shown[0], f"independent tasks, λ = {shown[0]:g}")
     loss_against_steps(axes[1], same.loss, shown[1], f"same inputs, λ = {shown[1]:g}")

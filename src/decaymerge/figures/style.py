@@ -25,7 +25,9 @@ def panels(count: int, title: str, columns: int = 3) -> tuple[Figure, list[Axes]
     columns = min(columns, count)
     size = (PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.8)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-    figure.suptitle(title, fontsize="medium")
+    figure.suptitle(
+        f"{title}\nlines: mean over seeds; bands: standard deviation over seeds", fontsize="small"
+    )
     for unused in axes.flat[count:]:
         unused.remove()
     return figure, list(axes.flat[:count])
