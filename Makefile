@@ -48,9 +48,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 		|| { echo "make: Python 3.11 or newer is needed, $$($(PYTHON) --version) was found; say make PYTHON=..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv \
 		|| { echo "make: no virtual environment; on Debian: apt-get install python3-venv" >&2; rm -rf .venv; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	touch $@
+	@echo "make: installing the packages of requirements.lock into .venv, which takes some minutes"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
 
 # Newest versions that pyproject.toml allows, in a fresh environment; torch is pinned on purpose.
 lock:

@@ -78,6 +78,12 @@ def _decades(positive: np.ndarray) -> list[float]:
     return [10.0**exponent for exponent in exponents if 10.0**exponent <= positive.max() * 1.01]
 
 
+def _standard_deviation(values: pd.Series) -> tuple[float, float]:
+    """Mean ∓ standard deviation, the lower end kept positive: it may leave a log axis, but not break the band."""
+    mean, deviation = float(values.mean()), float(values.std()) if len(values) > 1 else 0.0
+    return max(mean - deviation, np.finfo(float).tiny), mean + deviation
+
+
 def _lines(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str, order: Sequence[str]) -> None:
     """Mean over seeds with its standard deviation as a band, one line for each value of ``by``."""
     labels = {value: MODEL_LABELS.get(value, value) for value in order}
@@ -95,7 +101,10 @@ def _lines(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str, order: Sequen
         palette=[COLOURS[style] for style in styles],
         markers=[MARKERS[style] for style in styles],
         dashes=[DASHES[style % len(DASHES)] for style in styles],
-        errorbar="sd",
+        errorbar=_standard_deviation,
         markevery=max(1, frame[x].nunique() // 8),
         ax=ax,
     )
+    drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in ax.get_lines()])
+    if (drawn > 0).any():  # the lines set the range, bands may leave it
+        ax.set_ylim(drawn[drawn > 0].min() / 1.4, 1.4 * drawn.max())
