@@ -16,6 +16,8 @@ include: "rules/tasks.smk"
 include: "rules/train.smk"
 include: "rules/merge.smk"
 include: "rules/evaluate.smk"
+include: "rules/scan.smk"
+include: "rules/claims.smk"
 include: "rules/figures.smk"
 
 
@@ -23,5 +25,6 @@ rule all:
     default_target: True
     input:
         rules.figures.input,
+        rules.claims.input if MODELS else [],
     message:
-        "All figures are in results/figures"
+        "Figures are in results/figures, claims in results/claims.json"

@@ -9,6 +9,7 @@ from snakemake.exceptions import WorkflowError
 from decaymerge import jobs
 from decaymerge.config import check, experiment_pairs
 from decaymerge.errors import UserError
+from decaymerge.fetch import model as models
 
 # Jobs call `decaymerge` by name, also where the environment is not activated.
 shell.prefix(f"export PATH='{Path(sys.executable).parent}':\"$PATH\"; ")
@@ -19,6 +20,7 @@ except UserError as error:
     raise WorkflowError(f"the configuration is refused:\n{error}") from None
 
 EXPERIMENTS = CONFIG.experiments
+MODELS = CONFIG.scan.models
 # Relative to the working folder, so that a checkout can be moved with its results.
 CHECKOUT = Path(os.path.relpath(workflow.basedir))
 RESOURCES = os.environ.get("DECAYMERGE_CACHE", str(CHECKOUT / "resources"))
@@ -31,6 +33,8 @@ wildcard_constraints:
     pair="[a-z0-9_+]+",
     weight_decay=r"[0-9]+(\.[0-9]+)?(e[-+][0-9]+)?",
     block=r"[0-9]+-[0-9]+",
+    model="[a-z0-9_]+",
+    checkpoint="[A-Za-z0-9._=@-]+",
 
 
 def modules(*names):
@@ -103,3 +107,35 @@ def evaluations(wildcards):
         block=job.blocks,
         allow_missing=True,
     )
+
+
+# A fetched checkpoint's folder is named by its source, so that configurations can share the cache.
+FETCHED = {
+    models.folder_of(model, Path(RESOURCES)).name: model
+    for model in MODELS.values()
+    if not model.sources[0].startswith("path:")
+}
+
+
+def model_arguments(model):
+    """Source, path and checksum of a checkpoint, as arguments of a command."""
+    options = [f"--path={model.path}"] if model.path else []
+    options += [f"--sha256={model.sha256}"] if model.sha256 else []
+    return [*model.sources, *options]
+
+
+def checkpoint_files(wildcards):
+    """The manifest of a fetched checkpoint, or the files of one in a folder."""
+    model = MODELS[wildcards.model]
+    folder = models.folder_of(model, Path(RESOURCES))
+    if folder.name in FETCHED:
+        return folder / models.MANIFEST
+    if not folder.exists():
+        raise WorkflowError(f"scan.models.{wildcards.model}.source = {model.source}: {folder} does not exist")
+    files = [folder] if folder.is_file() else sorted(file for file in folder.iterdir() if file.is_file())
+    return [str(file) for file in files]
+
+
+def scan_figure_settings(names):
+    """Settings of a figure of these models."""
+    return jobs.FigureJob(settings=CONFIG.figures, names=list(names), experiments=[]).model_dump_json()

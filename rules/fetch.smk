@@ -25,3 +25,25 @@ rule fetch_fashion_mnist:
         "Fetch Fashion-MNIST"
     shell:
         "decaymerge fetch fashion_mnist {params.destination:q} {params.folder} > {log} 2>&1"
+
+
+rule fetch_model:
+    output:
+        f"{RESOURCES}/models/{{checkpoint}}/{models.MANIFEST}",
+    log:
+        "logs/fetch/{checkpoint}.log",
+    benchmark:
+        "benchmarks/fetch/{checkpoint}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=120,
+    params:
+        arguments=lambda wildcards: model_arguments(FETCHED[wildcards.checkpoint]),
+        cache=lambda wildcards, output: Path(output[0]).parent.parent.parent,
+    message:
+        "Fetch {wildcards.checkpoint}"
+    shell:
+        "decaymerge fetch-model {params.arguments:q} --cache {params.cache:q} > {log} 2>&1"

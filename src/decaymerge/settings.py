@@ -4,7 +4,16 @@ import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from decaymerge.errors import UserError
@@ -82,7 +91,21 @@ def _describe(raw: Any, details: Any) -> str:
         key, value = [*key, "dataset"], details["ctx"]["tag"]
     where = ".".join(key).replace(".[", "[") or "config"
     shown = "" if isinstance(value, Mapping) else f" = {value!r}"
-    text = details["msg"].replace("String should match", "a name must match")
+    text = details["msg"]
+    if details["type"] == "string_pattern_mismatch" and details["loc"][-1] == "[key]":
+        text = text.replace("String should match", "a name must match")
     if details["type"] == "union_tag_invalid":
         text = f"Input should be one of {details['ctx']['expected_tags']}"
     return f"{where}{shown}: {text}"
+
+
+def parse_bytes(setting: str, text: str) -> int:
+    """Bytes of a size such as ``2GB`` or ``512MiB``.
+
+    Raises:
+        UserError: ``text`` is no size.
+    """
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError:
+        raise UserError(f"{setting} {text} is no size; write it as in 2GB or 512MiB") from None

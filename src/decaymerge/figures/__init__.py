@@ -1,4 +1,4 @@
-"""Stage ``figures``: pictures of what the summaries hold. Nothing is computed here but means and differences."""
+"""Stage ``figures``: pictures of summaries and scans. Nothing is computed here but means and differences."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,16 +7,23 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from decaymerge.figures.experiment import draw_experiment
+from decaymerge.figures.figure1 import draw_figure1, table1
 from decaymerge.figures.figure3 import draw_figure3
 from decaymerge.figures.style import save
 from decaymerge.jobs import FigureJob
 
 FIGURES: dict[str, Callable[[FigureJob, Sequence[xr.Dataset]], Figure]] = {
+    "figure1": draw_figure1,
     "figure3": draw_figure3,
     "experiment": draw_experiment,
 }
+TABLES: dict[str, Callable[[FigureJob, Sequence[xr.Dataset]], str]] = {"table1": table1}
 
 
-def draw(figure: str, job: FigureJob, summaries: Sequence[xr.Dataset], output: Path) -> None:
-    """Draw one figure of ``FIGURES`` to ``output``, a PDF, and to a PNG beside it."""
-    save(FIGURES[figure](job, summaries), output, job.settings.dpi)
+def draw(figure: str, job: FigureJob, shown: Sequence[xr.Dataset], output: Path) -> None:
+    """Draw one of ``FIGURES`` to ``output``, a PDF, and a PNG beside it; or write one of ``TABLES``, Markdown."""
+    if figure in TABLES:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(TABLES[figure](job, shown) + "\n")
+    else:
+        save(FIGURES[figure](job, shown), output, job.settings.dpi)

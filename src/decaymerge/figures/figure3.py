@@ -14,7 +14,7 @@ from decaymerge.figures.panels import (
     nearest_weight_decay,
     stable_rank_against_steps,
 )
-from decaymerge.figures.style import label_panels, legend_below, panels
+from decaymerge.figures.style import OVER_SEEDS, label_panels, legend_below, panels
 from decaymerge.jobs import FigureJob, describe_experiment
 
 
@@ -30,7 +30,7 @@ def draw_figure3(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
     shown = [nearest_weight_decay(summary, wanted) for summary in (independent, same, sweep)]
     least = float(sweep.weight_decay.min())
     described = dict.fromkeys(describe_experiment(experiment) for experiment in job.experiments)
-    figure, axes = panels(6, "\n".join(described))
+    figure, axes = panels(6, "\n".join([*described, OVER_SEEDS]))
 
     loss_against_steps(axes[0], independent.loss, shown[0], f"independent tasks, λ = {shown[0]:g}")
     loss_against_steps(axes[1], same.loss, shown[1], f"same inputs, λ = {shown[1]:g}")

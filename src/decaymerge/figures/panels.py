@@ -32,7 +32,7 @@ def gap(summary: xr.Dataset) -> xr.DataArray:
 def loss_against_steps(ax: Axes, loss: xr.DataArray, weight_decay: float, title: str) -> None:
     """Training loss of every model, from step 1; ``loss`` has dims (weight_decay, seed, step, model)."""
     chosen = loss.sel(weight_decay=weight_decay)
-    _lines(
+    lines(
         ax, _frame(chosen.sel(step=slice(1, None)), "loss"), "step", "loss", "model", list(loss.model.values)
     )
     ax.set(xscale="log", yscale="log", xlabel="gradient descent step", ylabel="training loss")
@@ -42,7 +42,7 @@ def loss_against_steps(ax: Axes, loss: xr.DataArray, weight_decay: float, title:
 def against_weight_decay(ax: Axes, values: xr.DataArray, title: str, ylabel: str) -> None:
     """A quantity of every model at the last step; ``values`` has dims (weight_decay, seed, step, model)."""
     models = list(values.model.values)
-    _lines(ax, _frame(values.isel(step=-1), "value"), "weight_decay", "value", "model", models)
+    lines(ax, _frame(values.isel(step=-1), "value"), "weight_decay", "value", "model", models)
     positive = values.weight_decay.values[values.weight_decay.values > 0]
     if 0 in values.weight_decay and positive.size:
         # λ = 0 has no place on a log axis: a short linear piece before the smallest λ holds it.
@@ -60,11 +60,16 @@ def stable_rank_against_steps(ax: Axes, rank: xr.DataArray, weight_decay: float,
     chosen = rank.sel(weight_decay=weight_decay).isel(layer=slice(0, -1)).sel(step=slice(1, None))
     frame = _frame(chosen, "rank").assign(layer=lambda frame: "layer " + frame.layer.astype(str))
     layers = [f"layer {layer}" for layer in chosen.layer.values]
-    _lines(ax, frame, "step", "rank", "layer", layers)
+    lines(ax, frame, "step", "rank", "layer", layers)
     ax.set(xscale="log", yscale="log", xlabel="gradient descent step", ylabel="stable rank")
+    plain_ticks(ax)
+    ax.set_title(title)
+
+
+def plain_ticks(ax: Axes) -> None:
+    """Label 1, 2, 5, 10, … on a vertical log axis of few decades."""
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else "")
-    ax.set_title(title)
 
 
 def _frame(values: xr.DataArray, name: str) -> pd.DataFrame:
@@ -84,11 +89,11 @@ def _standard_deviation(values: pd.Series) -> tuple[float, float]:
     return max(mean - deviation, np.finfo(float).tiny), mean + deviation
 
 
-def _lines(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str, order: Sequence[str]) -> None:
+def lines(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str, order: Sequence[str]) -> None:
     """Mean over seeds with its standard deviation as a band, one line for each value of ``by``."""
     labels = {value: MODEL_LABELS.get(value, value) for value in order}
     # The own network keeps the first style wherever it is shown; layers continue after the models' styles.
-    first = 4 if by == "layer" else 0 if "own" in order else 1
+    first = {"layer": 4, "role": 0}.get(by, 0 if "own" in order else 1)
     styles = [(first + i) % len(MARKERS) for i in range(len(order))]
     sns.lineplot(
         data=frame.assign(**{by: frame[by].map(labels)}),

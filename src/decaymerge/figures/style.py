@@ -15,19 +15,20 @@ COLOURS = sns.color_palette("colorblind")
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 DASHES: list[tuple[float, ...]] = [(), (4, 1.5), (1, 1), (3, 1, 1, 1), (5, 1, 1, 1, 1, 1)]
 PANEL_INCHES = (2.7, 2.3)
+OVER_SEEDS = "lines: mean over seeds; bands: standard deviation over seeds"
 
 
-def panels(count: int, title: str, columns: int = 3) -> tuple[Figure, list[Axes]]:
+def panels(
+    count: int, title: str, columns: int = 3, inches: tuple[float, float] = PANEL_INCHES
+) -> tuple[Figure, list[Axes]]:
     """An empty figure with ``count`` panels in rows of ``columns``, labelled (a), (b), …"""
     sns.set_theme(context="paper", style="ticks", font_scale=0.9, rc={"axes.grid": True, "grid.alpha": 0.3})
     mpl.rcParams.update({"pdf.fonttype": 42, "axes.titlelocation": "left", "lines.markersize": 4})
     rows = -(-count // columns)
     columns = min(columns, count)
-    size = (PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.8)
+    size = (inches[0] * columns, inches[1] * rows + 0.8)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-    figure.suptitle(
-        f"{title}\nlines: mean over seeds; bands: standard deviation over seeds", fontsize="small"
-    )
+    figure.suptitle(title, fontsize="small")
     for unused in axes.flat[count:]:
         unused.remove()
     return figure, list(axes.flat[:count])
@@ -47,7 +48,7 @@ def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
         entries |= dict(zip(labels, handles, strict=True))
         if (legend := ax.get_legend()) is not None:
             legend.remove()
-    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=6, frameon=False)
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=7, frameon=False)
 
 
 def save(figure: Figure, output: Path, dpi: int) -> None:

@@ -1,20 +1,18 @@
 """Stage ``train``: the networks of one task at one λ, all seeds of a block together."""
 
 import math
-import sys
 from collections.abc import Sequence
-from typing import Never
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
-from tqdm import tqdm
 
 from decaymerge import measure, store
 from decaymerge.errors import UserError
 from decaymerge.jobs import TrainJob
 from decaymerge.network import initialise
+from decaymerge.progress import progress_bar
 from decaymerge.seeding import generator
 from decaymerge.train.gd import gradient_descent
 from decaymerge.train.span import InputSpan
@@ -68,7 +66,7 @@ class Recorder:
         shapes = [span.outside.shape[1:], *(weight.shape[1:] for weight in weights[1:])]
         self.weights = [np.empty(shape + layer, dtype) for layer in shapes]
         self.loss, self.error = np.empty(shape, dtype), np.empty(shape, dtype)
-        self.bar = progress_bar(job)
+        self.bar = progress_bar(f"{job.experiment}/{job.task} λ={job.weight_decay:g}", job.steps, "step")
 
     def __call__(self, step: int, weights: Sequence[Tensor], margins: Tensor) -> None:
         """Look at the state before the update of ``step``."""
@@ -105,29 +103,3 @@ class Recorder:
         kept = store.weights_to_dataset(self.weights, self.seeds, self.steps)
         kept = kept.assign(loss=(("seed", "step"), self.loss), error=(("seed", "step"), self.error))
         return store.describe(kept, {"loss": "training loss", "error": "training error"})
-
-
-def progress_bar(job: TrainJob) -> "tqdm[Never]":
-    """On a terminal a moving bar; in a log a line every ten seconds."""
-    terminal = sys.stderr.isatty()
-    return tqdm(
-        total=job.steps,
-        desc=f"{job.experiment}/{job.task} λ={job.weight_decay:g}",
-        unit="step",
-        file=sys.stderr if terminal else LogLines(),
-        mininterval=0.2 if terminal else 10,
-        dynamic_ncols=terminal,
-    )
-
-
-class LogLines:
-    """A text stream for tqdm that ends its states with a new line instead of returning to the line's start."""
-
-    def write(self, text: str) -> None:
-        """Write one state of the bar, or nothing where tqdm only moves its cursor."""
-        if text.strip():
-            sys.stderr.write(text.strip() + "\n")
-
-    def flush(self) -> None:
-        """Hand on what was written."""
-        sys.stderr.flush()

@@ -1,0 +1,115 @@
+"""Claims about trained transformers (Figure 1, Appendix C.1), from one model's scan.
+
+The paper states them in words; the numbers that decide are ours and stand in each function.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+
+from decaymerge.claims.check import Check
+
+MAPS = ["QKV", "M1", "M2"]
+ORDER_OF_MAGNITUDE = 10.0
+NEARLY_CONSTANT = 0.25
+"""Standard deviation over mean of a role's norm over layers."""
+DIFFERS = 1.2
+
+
+def _check(
+    claim: str,
+    statement: str,
+    name: str,
+    measured: float,
+    bound: float,
+    note: str,
+    kind: Literal["upper", "lower"] = "upper",
+) -> Check:
+    slack = bound / measured if kind == "upper" else measured / bound
+    known = bool(np.isfinite(measured))
+    return Check(
+        claim=claim,
+        statement=statement,
+        experiment=f"scan/{name}",
+        status=("bound holds" if slack >= 1 else "not supported") if known else "assumption unmet",
+        measured=measured if known else None,
+        bound=bound,
+        slack=slack if known else None,
+        tolerance=None,
+        seeds=[],
+        note=note if known else "the architecture is unknown, or lacks these roles",
+    )
+
+
+def _of(scan: xr.Dataset, variable: str, roles: list[str]) -> xr.DataArray:
+    """Values (layer, role); NaN for roles that the scan lacks."""
+    return scan[variable].reindex(role=roles)
+
+
+def same_order(name: str, scan: xr.Dataset) -> Check:
+    """Frobenius norms of QKV, M1 and M2 are of the same order of magnitude."""
+    norms = _of(scan, "frobenius_norm", MAPS)
+    measured = float(norms.max(skipna=False) / norms.min(skipna=False))
+    statement = "The norms of QKV, M1 and M2 of all layers lie within one order of magnitude"
+    return _check(
+        "scan_same_order",
+        statement,
+        name,
+        measured,
+        ORDER_OF_MAGNITUDE,
+        "largest over smallest Frobenius norm",
+    )
+
+
+def constant_norm(name: str, scan: xr.Dataset) -> Check:
+    """The norm of one role is nearly constant over layers."""
+    roles = [*MAPS, "O"]
+    norms = _of(scan, "frobenius_norm", roles)
+    variation = norms.std("layer", skipna=False) / norms.mean("layer", skipna=False)
+    listed = ", ".join(f"{role} {float(variation.sel(role=role)):.3f}" for role in roles)
+    statement = "The norm of each role is nearly constant over layers"
+    measured = float(variation.max(skipna=False))
+    return _check(
+        "scan_constant_norm",
+        statement,
+        name,
+        measured,
+        NEARLY_CONSTANT,
+        f"standard deviation over mean: {listed}",
+    )
+
+
+def output_norm_differs(name: str, scan: xr.Dataset) -> Check:
+    """O's norm lies apart from those of QKV, M1 and M2."""
+    medians = _of(scan, "frobenius_norm", ["O", *MAPS]).median("layer", skipna=False)
+    ratios = medians.sel(role=MAPS) / medians.sel(role="O")
+    apart = np.exp(np.abs(np.log(ratios)))
+    statement = "The norm of O differs from the norms of QKV, M1 and M2"
+    listed = ", ".join(f"{role}/O {float(ratios.sel(role=role)):.2f}" for role in MAPS)
+    measured = float(xr.DataArray(apart).min(skipna=False))
+    return _check(
+        "scan_output_norm", statement, name, measured, DIFFERS, f"medians over layers: {listed}", "lower"
+    )
+
+
+def low_stable_rank(name: str, scan: xr.Dataset) -> Check:
+    """Stable ranks lie below that of a Gaussian matrix of the same shape, mn/(√m + √n)²."""
+    roles = [*MAPS, "O"]
+    rank = _of(scan, "stable_rank", roles)
+    rows, columns = _of(scan, "rows", roles), _of(scan, "columns", roles)
+    gaussian = rows * columns / (np.sqrt(rows) + np.sqrt(columns)) ** 2
+    share = rank / np.minimum(rows, columns)
+    statement = "Stable ranks are far below the dimension: below that of a Gaussian matrix of the same shape"
+    note = f"stable rank over dimension: median {float(share.median()):.3f}, largest {float(share.max()):.3f}"
+    measured = float((rank / gaussian).max(skipna=False))
+    return _check("scan_low_stable_rank", statement, name, measured, 1.0, f"worst layer and role; {note}")
+
+
+SCAN_CLAIMS: dict[str, Callable[[str, xr.Dataset], Check]] = {
+    "scan_same_order": same_order,
+    "scan_constant_norm": constant_norm,
+    "scan_output_norm": output_norm_differs,
+    "scan_low_stable_rank": low_stable_rank,
+}

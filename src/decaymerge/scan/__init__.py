@@ -1,0 +1,163 @@
+"""Stage ``scan``: norms and stable ranks of the matrices of a transformer, in bounded memory."""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from torch import Tensor
+
+from decaymerge import store
+from decaymerge.errors import UserError
+from decaymerge.jobs import ScanJob
+from decaymerge.progress import progress_bar
+from decaymerge.scan.architectures import ROLES, Architecture
+from decaymerge.scan.checkpoint import Checkpoint
+from decaymerge.scan.plan import WIDE, Group, Plan
+from decaymerge.scan.spectral import (
+    Blocks,
+    NotFiniteError,
+    effective_rank,
+    frobenius_norm,
+    singular_values,
+    spectral_norm,
+)
+
+LONG_NAMES = {
+    "frobenius_norm": "Frobenius norm",
+    "spectral_norm": "spectral norm",
+    "spectral_norm_error": "residual of the spectral norm, a bound on its distance to a singular value",
+    "norm_ratio": "Frobenius norm over spectral norm",
+    "stable_rank": "squared Frobenius norm over squared spectral norm",
+    "rows": "output dimension",
+    "columns": "input dimension",
+}
+SPECTRUM_NAMES = {
+    "singular_value": "singular values, descending",
+    "effective_rank": "exp of the entropy of the normalised singular values",
+}
+
+
+def scan(job: ScanJob, checkpoint: Checkpoint, plan: Plan) -> xr.Dataset:
+    """Norms and ranks ``(layer, role)``; ``(layer)`` alone, by tensor name, where the architecture is unknown.
+
+    Raises:
+        UserError: a matrix has an infinite or NaN entry; the message names the tensor.
+    """
+    layers = list(dict.fromkeys(group.layer for group in plan.groups))
+    roles = ROLES if plan.architecture else ("matrix",)
+    measured: dict[tuple[str, str], dict[str, Any]] = {}
+    guesses: dict[str, Tensor] = {}  # leading right vectors of the layer before, by role
+    with progress_bar(job.source[0].split("/")[-1], plan.bytes_to_read, "B") as bar:
+        for group in plan.groups:
+            names = [name for part in group.parts.values() for name in part]
+            matrices = roles_of(plan.architecture, checkpoint.config, group.parts, checkpoint.read(names))
+            for role, blocks in matrices.items():
+                measured[group.layer, role] = _measure(job, group, role, blocks, guesses)
+            del matrices, blocks  # before the next ones are read
+            bar.update(sum(checkpoint.tensors[name].nbytes for name in names))
+    return _dataset(job, checkpoint, plan, layers, roles, measured)
+
+
+def roles_of(
+    architecture: Architecture | None,
+    config: dict[str, Any],
+    parts: dict[str, list[str]],
+    tensors: Sequence[Tensor],
+) -> dict[str, list[Tensor]]:
+    """Matrices (out, in) of each role, as blocks of rows in float32 or float64, from the tensors of one group."""
+    iterator = iter(tensors)
+    blocks: dict[str, list[Tensor]] = {
+        role: [_wide(next(iterator)) for _ in names] for role, names in parts.items()
+    }
+    if architecture is not None and architecture.transposed:
+        blocks = {role: [block.mT for block in matrices] for role, matrices in blocks.items()}
+    if architecture is not None and architecture.fused != "no" and "QKV" in blocks:
+        (fused,) = blocks["QKV"]
+        return dict(zip("QKV", ([part] for part in split(architecture, config, fused)), strict=True)) | {
+            "QKV": [fused]
+        }
+    if {"Q", "K", "V"} <= set(blocks):
+        blocks["QKV"] = [block for role in "QKV" for block in blocks[role]]
+    return blocks
+
+
+def split(architecture: Architecture, config: dict[str, Any], fused: Tensor) -> list[Tensor]:
+    """Q, K and V, each (out, in), of a fused matrix (out, in); heads are counted in the checkpoint's config."""
+    if architecture.fused == "interleaved":
+        heads = config.get("num_attention_heads")
+        if not heads:
+            raise UserError(
+                f"{architecture.name}: config.json with num_attention_heads is needed to split QKV"
+            )
+        by_head = fused.unflatten(0, (heads, 3, -1))  # (head, Q K V, head dimension, in)
+        return [by_head[:, i].flatten(0, 1) for i in range(3)]
+    heads = config.get("num_attention_heads") or 1
+    groups = config.get("num_key_value_heads") or heads
+    unit = len(fused) // (heads + 2 * groups)
+    return list(fused.split([heads * unit, groups * unit, groups * unit]))
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype in WIDE else tensor.float()
+
+
+def _measure(
+    job: ScanJob, group: Group, role: str, blocks: Blocks, guesses: dict[str, Tensor]
+) -> dict[str, Any]:
+    try:
+        frobenius = frobenius_norm(blocks)
+    except NotFiniteError:
+        tensors = ", ".join(group.parts.get(role) or group.parts["QKV"])
+        raise UserError(f"{tensors} has an infinite or NaN entry; the checkpoint is damaged") from None
+    spectral = spectral_norm(blocks, job.tolerance, guesses.get(role))
+    guesses[role] = spectral.right
+    ratio = frobenius / spectral.value if spectral.value else math.nan
+    measured: dict[str, Any] = {
+        "frobenius_norm": frobenius,
+        "spectral_norm": spectral.value,
+        "spectral_norm_error": spectral.residual,
+        "norm_ratio": ratio,
+        "stable_rank": ratio**2,
+        "rows": sum(len(block) for block in blocks),
+        "columns": blocks[0].shape[1],
+    }
+    if job.spectrum:
+        values = singular_values(blocks)
+        measured |= {"singular_value": values, "effective_rank": effective_rank(values)}
+    return measured
+
+
+def _dataset(
+    job: ScanJob,
+    checkpoint: Checkpoint,
+    plan: Plan,
+    layers: list[str],
+    roles: Sequence[str],
+    measured: dict[tuple[str, str], dict[str, Any]],
+) -> xr.Dataset:
+    shape = (len(layers), len(roles))
+    scalars = [*LONG_NAMES, *(["effective_rank"] if job.spectrum else [])]
+    variables = {name: (("layer", "role"), np.full(shape, np.nan)) for name in scalars}
+    if job.spectrum:
+        longest = max(len(values["singular_value"]) for values in measured.values())
+        variables["singular_value"] = (("layer", "role", "index"), np.full((*shape, longest), np.nan))  # type: ignore[assignment]
+    for (layer, role), values in measured.items():
+        at = layers.index(layer), roles.index(role)
+        for name, value in values.items():
+            if name == "singular_value":
+                variables[name][1][at][: len(value)] = value
+            else:
+                variables[name][1][at] = value
+    made = xr.Dataset(
+        variables,
+        coords={"layer": range(len(layers)), "role": list(roles), "layer_name": ("layer", layers)},
+        attrs={
+            "architecture": plan.architecture.name if plan.architecture else "unknown",
+            "model_config": json.dumps(checkpoint.config),
+            "skipped": json.dumps(plan.skipped),
+        },
+    )
+    return store.describe(made, LONG_NAMES | (SPECTRUM_NAMES if job.spectrum else {}))
