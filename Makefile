@@ -10,7 +10,7 @@ run = mkdir -p $(1) && flock --nonblock --close --conflict-exit-code 75 $(1)/.ma
 	'snakemake --directory $(1) --configfile $(2) --unlock --quiet && snakemake --directory $(1) --configfile $(2) $(ARGS)' \
 	|| { code=$$?; [ $$code = 75 ] && echo "make: another run is working in $(1); wait for it or stop it" >&2; exit $$code; }
 
-.PHONY: default smoke paper test check lint format lock schema clean
+.PHONY: default smoke paper test check bench lint format lock schema clean
 
 default: $(INSTALLED)
 	@$(call run,.,config/config.yaml)
@@ -28,16 +28,22 @@ test: $(INSTALLED)
 check: default
 	pytest -m default_run $(ARGS)
 
+# Ratios, each measured side by side; about twenty minutes and 12 GB of scratch space in $TMPDIR.
+bench: $(INSTALLED)
+	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	python benchmarks/scan.py .venv-bench/bin/python $(ARGS)
+
 lint: $(INSTALLED)
-	ruff check src tests
-	ruff format --check src tests
+	ruff check src tests benchmarks
+	ruff format --check src tests benchmarks
 	snakefmt --check Snakefile rules
 	snakemake --lint --configfile config/smoke.yaml
 	mypy
 
 format: $(INSTALLED)
-	ruff check --fix src tests
-	ruff format src tests
+	ruff check --fix src tests benchmarks
+	ruff format src tests benchmarks
 	snakefmt Snakefile rules
 
 schema: $(INSTALLED)

@@ -1,6 +1,7 @@
 """What all stages share: the checked configuration, wildcards, and the modules that a command uses."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -10,11 +11,14 @@ from decaymerge import jobs
 from decaymerge.config import check, experiment_pairs
 from decaymerge.errors import UserError
 from decaymerge.fetch import model as models
+from decaymerge.settings import load
 
 # Jobs call `decaymerge` by name, also where the environment is not activated.
 shell.prefix(f"export PATH='{Path(sys.executable).parent}':\"$PATH\"; ")
 
 try:
+    for file in workflow.configfiles:
+        load(Path(file))  # Snakemake lets a key stand twice, and takes the last
     CONFIG = check(config)
 except UserError as error:
     raise WorkflowError(f"the configuration is refused:\n{error}") from None
@@ -23,17 +27,26 @@ EXPERIMENTS = CONFIG.experiments
 MODELS = CONFIG.scan.models
 # Relative to the working folder, so that a checkout can be moved with its results.
 CHECKOUT = Path(os.path.relpath(workflow.basedir))
-RESOURCES = os.environ.get("DECAYMERGE_CACHE", str(CHECKOUT / "resources"))
+RESOURCES = os.environ.get("DECAYMERGE_CACHE") or str(CHECKOUT / "resources")
+if set("{}") & set(RESOURCES):
+    raise WorkflowError(f"DECAYMERGE_CACHE = {RESOURCES}: a path with braces would be taken for wildcards")
 ENVIRONMENT = str(Path(workflow.basedir) / "environment.yml")
 
 
+def one_of(values):
+    """Pattern of the values that the configuration has, so that Snakemake knows no other file."""
+    return "|".join(map(re.escape, sorted(set(values)))) or "nothing"
+
+
 wildcard_constraints:
-    experiment="[a-z0-9_]+",
-    task="[a-z0-9_]+",
-    pair="[a-z0-9_+]+",
-    weight_decay=r"[0-9]+(\.[0-9]+)?(e[-+][0-9]+)?",
-    block=r"[0-9]+-[0-9]+",
-    model="[a-z0-9_]+",
+    experiment=one_of(EXPERIMENTS),
+    task=one_of(task for experiment in EXPERIMENTS.values() for task in experiment.named_tasks),
+    pair=one_of(pair for experiment in EXPERIMENTS.values() for pair in experiment_pairs(experiment)),
+    weight_decay=one_of(
+        value for experiment in EXPERIMENTS.values() for value in jobs.weight_decays(experiment.training)
+    ),
+    block=one_of(block for experiment in EXPERIMENTS.values() for block in jobs.seed_blocks(experiment)),
+    model=one_of(MODELS),
     checkpoint="[A-Za-z0-9._=@-]+",
 
 

@@ -20,11 +20,11 @@ rule fetch_fashion_mnist:
         runtime=20,
     params:
         destination=lambda wildcards, output: Path(output.images).parent,
-        folder=f"--folder {CONFIG.fetch.fashion_mnist}" if CONFIG.fetch.fashion_mnist else "",
+        folder=[f"--folder={CONFIG.fetch.fashion_mnist}"] if CONFIG.fetch.fashion_mnist else [],
     message:
         "Fetch Fashion-MNIST"
     shell:
-        "decaymerge fetch fashion_mnist {params.destination:q} {params.folder} > {log} 2>&1"
+        "decaymerge fetch fashion_mnist {params.destination:q} {params.folder:q} > {log} 2>&1"
 
 
 rule fetch_model:

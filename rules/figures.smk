@@ -1,8 +1,7 @@
 """Pictures. Figure 3 shows three experiments together, every other experiment gets a figure of its own."""
 
-FIGURE3 = list(CONFIG.figures.figure3.model_dump().values())
-HAS_FIGURE3 = all(name in EXPERIMENTS for name in FIGURE3)
-DRAWN_ALONE = [name for name in EXPERIMENTS if not (HAS_FIGURE3 and name in FIGURE3)]
+FIGURE3 = CONFIG.figure3
+DRAWN_ALONE = [name for name in EXPERIMENTS if name not in FIGURE3]
 
 
 rule draw_figure3:
@@ -120,7 +119,7 @@ if MODELS:
 ruleorder: draw_figure3 > draw_figure1_overview > draw_figure1 > draw_experiment
 
 
-if HAS_FIGURE3:
+if FIGURE3:
 
     rule figure3:
         input:
@@ -140,7 +139,7 @@ if "fashion_mnist" in DRAWN_ALONE:
 
 rule figures:
     input:
-        rules.draw_figure3.output if HAS_FIGURE3 else [],
+        rules.draw_figure3.output if FIGURE3 else [],
         rules.figure1.input if MODELS else [],
         expand(rules.draw_experiment.output, experiment=DRAWN_ALONE),
     message:

@@ -4,7 +4,7 @@
 rule tasks:
     input:
         data=real_data,
-        code=modules("tasks", "seeding", "store"),
+        code=modules("tasks", "fetch", "seeding", "store"),
     output:
         "results/{experiment}/tasks/{task}/seeds={block}.nc",
     log:
@@ -22,4 +22,4 @@ rule tasks:
     message:
         "Make task {wildcards.experiment}/{wildcards.task}, seeds {wildcards.block}"
     shell:
-        "decaymerge tasks {output} {input.data} --settings {params.settings:q} > {log} 2>&1"
+        "decaymerge tasks {output} {input.data:q} --settings {params.settings:q} > {log} 2>&1"

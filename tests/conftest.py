@@ -58,6 +58,7 @@ class Workflow:
 def smoke_config() -> dict[str, Any]:
     config = yaml.safe_load((REPOSITORY / "config/smoke.yaml").read_text())
     assert isinstance(config, dict)
+    config["scan"]["models"]["tiny_bert"]["source"] = f"path:{REPOSITORY}/tests/data/tiny_bert"
     return config
 
 

@@ -96,7 +96,7 @@ def experiment(**settings: Any) -> Experiment:
         (
             "experiments/independent/seeds",
             True,
-            "experiments.independent.seeds = True: Input should be a valid int",
+            "independent.seeds = True: a whole number is expected, not",
         ),
         ("experiments/independent/merge", ["summ"], "merge[0] = 'summ': Input should be 'sum' or 'average'"),
         ("experiments/independent/merge", ["sum", "sum"], "names a method twice"),
@@ -137,8 +137,34 @@ def experiment(**settings: Any) -> Experiment:
         ("experiments/../x", {}, "experiments.../x: a name must match pattern"),
         ("experiments/scan", smoke_config()["experiments"]["independent"], "'scan' is taken by results/scan"),
         ("experiments/claims_1", smoke_config()["experiments"]["independent"], "'claims_1' is taken"),
-        ("experiments", {}, "experiments: Dictionary should have at least 1 item"),
+        (
+            "scan/models/tiny_bert/source",
+            "gpt2",
+            "scan.models.tiny_bert.source = 'gpt2': String should match",
+        ),
+        (
+            "scan/models/tiny_bert/source",
+            [],
+            "scan.models.tiny_bert.source = []: List should have at least 1 item",
+        ),
+        ("scan/models/tiny_bert/sha256", "abc", "scan.models.tiny_bert.sha256 = 'abc': String should match"),
+        ("scan/tolerance", 0, "scan.tolerance = 0: Input should be greater than"),
         ("figures", {"dpi": 1}, "figures.dpi = 1: Input should be greater than or equal to 50"),
+        (
+            "figures",
+            {"figure3": {"same_inputs": "same"}},
+            "figures.figure3.same_inputs = 'same' is no experiment",
+        ),
+        (
+            "experiments/independent/tasks",
+            {"dim": 4, "samples": 9},
+            "independent.tasks.dataset: Field required",
+        ),
+        (
+            "experiments/independent/tasks",
+            {"a": GAUSSIAN | {"overlap": 0.1}, "b": GAUSSIAN | {"overlap": 0.2}},
+            "tasks have different overlaps",
+        ),
         ("device", "tpu", "device = 'tpu': Input should be 'cpu', 'cuda' or 'auto'"),
     ],
 )
@@ -176,6 +202,13 @@ def test_weight_decay_in_file_names_round_trips(weight_decay: float) -> None:
     assert float(text) == weight_decay
     assert jobs.format_weight_decay(float(text)) == text
     assert re.fullmatch(r"[0-9]+(\.[0-9]+)?(e[-+][0-9]+)?", text)  # wildcard_constraints in rules/common.smk
+
+
+def test_whole_numbers_may_be_text() -> None:
+    assert (
+        experiment(seeds="4", training={"step_size": 1, "steps": "1e3", "weight_decay": [0]}).training.steps
+        == 1000
+    )
 
 
 def test_zero_and_minus_zero_are_one_weight_decay() -> None:
@@ -233,3 +266,11 @@ def test_lock_satisfies_the_loose_bounds() -> None:
     command = [sys.executable, "-m", "pip", "check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_nothing_to_do_is_refused() -> None:
+    with pytest.raises(UserError, match=r"experiments and scan\.models are both empty"):
+        check({})
+    assert check({"scan": {"models": {"mine": {"source": "path:x"}}}}).scan.models["mine"].sources == [
+        "path:x"
+    ]

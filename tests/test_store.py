@@ -40,11 +40,12 @@ def test_truncated_file_says_which_and_how_to_remake_it(tmp_path: Path, part: fl
     with pytest.raises(UserError) as refusal:
         store.read(path)
     assert f"{path} cannot be read as NetCDF" in str(refusal.value)
-    assert f"rm -f {path} && snakemake" in str(refusal.value) and "\n" not in str(refusal.value)
+    assert f"rm -f {path}, then give the same command again" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is missing; remake it with"):
+    with pytest.raises(UserError, match="is missing; remake it: rm -f"):
         store.read(tmp_path / "x.nc")
 
 
@@ -81,3 +82,9 @@ def test_killed_writer_leaves_no_file_of_that_name(tmp_path: Path) -> None:
         if path.exists():
             assert store.read(path).sizes["step"] == 2_000_000
     assert not all(outcomes)
+
+
+def test_file_of_another_stage_says_what_it_holds(tmp_path: Path) -> None:
+    store.write(example(), tmp_path / "x.nc", gaussian_job())
+    with pytest.raises(UserError, match=r"x.nc has no W1 but seed, step, loss|x.nc has no W1 but loss"):
+        store.read(tmp_path / "x.nc", "W1")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from decaymerge import tasks
-from decaymerge.config import FashionMnistTask, GaussianTask
+from decaymerge.datasets import FashionMnistTask, GaussianTask
 from decaymerge.errors import UserError
 from decaymerge.fetch import fashion_mnist
 from decaymerge.jobs import TasksJob
@@ -142,6 +142,19 @@ def test_damaged_files_are_not_taken(
     ):
         fashion_mnist.fetch(tmp_path / "destination", folder)
     assert not (tmp_path / "destination").exists()
+
+
+def test_damaged_or_exchanged_file_in_the_cache_is_told(
+    fashion_mnist_files: list[Path], tmp_path: Path
+) -> None:
+    labels = tmp_path / fashion_mnist_files[1].name
+    images = tmp_path / fashion_mnist_files[0].name
+    images.write_bytes(fashion_mnist_files[0].read_bytes()[:-1000])
+    labels.write_bytes(fashion_mnist_files[3].read_bytes())
+    for path, expected in ((images, "cannot be read"), (labels, "is not Fashion-MNIST's file of this name")):
+        with pytest.raises(UserError, match=expected) as refusal:
+            read_idx(path)
+        assert str(path) in str(refusal.value) and "remove it" in str(refusal.value)
 
 
 def test_no_source_is_one_error_that_names_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

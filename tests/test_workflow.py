@@ -1,5 +1,6 @@
 """The workflow as a whole: the smoke run, and what a change re-runs (by dry run on the finished one)."""
 
+import json
 import os
 import shutil
 import signal
@@ -18,10 +19,11 @@ from conftest import REPOSITORY, Workflow, smoke_config
 from decaymerge import store
 
 NOTHING: dict[str, int] = {}
+ALL_DRAWN = {"draw_figure1": 1, "draw_figure1_overview": 1, "draw_figure3": 1, "draw_experiment": 1}
 
 
 def test_smoke_run_makes_every_result(smoke: Workflow) -> None:
-    for name in ("figure3", "fashion_mnist"):
+    for name in ("figure1", "figure1_tiny_bert", "figure3", "fashion_mnist"):
         for suffix in (".pdf", ".png"):
             assert (smoke.folder / "results/figures" / name).with_suffix(suffix).stat().st_size > 10_000
     for name, experiment in smoke.config["experiments"].items():
@@ -42,7 +44,7 @@ def test_smoke_run_makes_every_result(smoke: Workflow) -> None:
 
 def test_every_file_opens_with_plain_xarray(smoke: Workflow) -> None:
     files = sorted((smoke.folder / "results").rglob("*.nc"))
-    assert len(files) == 8 + 12 + 6 + 6 + 4
+    assert len(files) == 8 + 12 + 6 + 6 + 4 + 1
     for file in files:
         with xr.open_dataset(file) as dataset:
             assert {"settings", "seeds", "code_revision", "code_clean", "torch"} <= set(dataset.attrs)
@@ -105,7 +107,41 @@ def test_margin_evaluates_only(finished: Workflow) -> None:
 
 def test_figure_setting_redraws_only(finished: Workflow) -> None:
     finished.config["figures"] = {"dpi": 150}
-    assert finished.planned() == {"draw_figure3": 1, "draw_experiment": 1}
+    assert finished.planned() == ALL_DRAWN
+
+
+def test_scan_setting_rescans_only(finished: Workflow) -> None:
+    finished.config["scan"]["tolerance"] = 1e-5
+    planned = finished.planned()
+    assert planned == {
+        "scan_model": 1,
+        "check_scan_claims": 1,
+        "gather_claims": 1,
+        "draw_figure1": 1,
+        "draw_figure1_overview": 1,
+    }
+
+
+def test_one_more_model_scans_it_alone(finished: Workflow, tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "tests/data/tiny_bert", tmp_path / "mine")
+    finished.config["scan"]["models"]["mine"] = {"source": f"path:{tmp_path}/mine"}
+    assert finished.planned()["scan_model"] == 1
+
+
+def test_model_folder_that_does_not_exist_is_told_before_any_job_starts(finished: Workflow) -> None:
+    finished.config["scan"]["models"]["mine"] = {"source": "path:/nowhere"}
+    done = finished.snakemake("--dry-run")
+    assert done.returncode != 0
+    assert "scan.models.mine.source = path:/nowhere: /nowhere does not exist" in done.stdout + done.stderr
+
+
+def test_claims_of_the_smoke_run(smoke: Workflow) -> None:
+    found = json.loads((smoke.folder / "results/claims.json").read_text())
+    assert {check["experiment"] for check in found} == {"scan/tiny_bert"} and len(found) == 4
+    assert {check["status"] for check in found} <= {"bound holds", "not supported", "assumption unmet"}
+    assert (
+        "| tiny_bert | 2 | 16 | 32 | 2, 16, 32 |" in (smoke.folder / "results/figures/table1.md").read_text()
+    )
 
 
 def test_device_reruns_nothing(finished: Workflow) -> None:
@@ -142,7 +178,7 @@ def edited(module: str) -> Iterator[None]:
 
 def test_edit_of_a_figure_module_redraws_only(finished: Workflow) -> None:
     with edited("figures/style.py"):
-        assert finished.planned() == {"draw_figure3": 1, "draw_experiment": 1}
+        assert finished.planned() == ALL_DRAWN
     assert finished.planned() == NOTHING
 
 
@@ -183,7 +219,7 @@ def test_job_that_meets_a_truncated_file_says_which(finished: Workflow) -> None:
         output = done.stdout + done.stderr
         relative = path.relative_to(finished.folder)
         assert f"error: {relative} cannot be read as NetCDF" in output
-        assert f"rm -f {relative} && snakemake {relative}" in output
+        assert f"rm -f {path}, then give the same command again" in output
     finally:
         path.write_bytes(content)
         finished.run()
@@ -212,6 +248,21 @@ def test_killed_run_goes_on_and_ends_the_same(smoke: Workflow, tmp_path: Path) -
     assert workflow.planned() == NOTHING
 
 
+@pytest.mark.parametrize(
+    "target", ["results/nope/summary.nc", "results/independent/train/a/weight_decay=5/seeds=0-1.nc"]
+)
+def test_target_that_the_configuration_lacks(finished: Workflow, target: str) -> None:
+    done = finished.snakemake("--dry-run", target)
+    assert done.returncode != 0
+    assert "MissingRuleException" in done.stdout + done.stderr and "KeyError" not in done.stdout + done.stderr
+
+
+def test_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "twice.yaml").write_text("experiments: {}\nexperiments: {}\n")
+    done = Workflow(tmp_path, smoke_config()).snakemake("--configfile", str(tmp_path / "twice.yaml"))
+    assert done.returncode != 0 and "key 'experiments' stands twice" in done.stdout + done.stderr
+
+
 def test_job_of_a_diverging_step_size_shows_its_error(tmp_path: Path) -> None:
     config = smoke_config()
     config["experiments"] = {"mine": config["experiments"]["independent"]}
@@ -226,6 +277,8 @@ def test_job_of_a_diverging_step_size_shows_its_error(tmp_path: Path) -> None:
     assert not list((tmp_path / "results").rglob("train/**/*.nc"))
 
 
-@pytest.mark.parametrize("target", ["figures", "figure3", "fashion_mnist", "all"])
+@pytest.mark.parametrize(
+    "target", ["figures", "figure1", "figure3", "fashion_mnist", "scans", "claims", "all"]
+)
 def test_named_targets(finished: Workflow, target: str) -> None:
     assert set(finished.planned(target)) <= {target}

@@ -150,7 +150,8 @@ def train(
     # Weights that decay to nothing would otherwise become denormal numbers, which slow products many times.
     torch.set_flush_denormal(True)
     job = jobs.parse(jobs.TrainJob, settings)
-    store.write(stage.train(job, store.read(tasks), _device(device)), output, job)
+    data = store.read(tasks, "inputs", "labels")
+    store.write(stage.train(job, data, _device(device)), output, job)
 
 
 @app.command()
@@ -164,7 +165,7 @@ def merge(
     from decaymerge import merge as stage
 
     job = jobs.parse(jobs.MergeJob, settings)
-    store.write(stage.merge(job, [store.read(path) for path in networks]), output, job)
+    store.write(stage.merge(job, [store.read(path, "W1", "loss") for path in networks]), output, job)
 
 
 @app.command()
@@ -181,8 +182,9 @@ def evaluate(
     from decaymerge import jobs, store
 
     job = jobs.parse(jobs.EvaluateJob, settings)
-    data, networks = ([store.read(path) for path in paths] for paths in (tasks, own))
-    merges = None if merged is None else store.read(merged)
+    data = [store.read(path, "inputs", "labels") for path in tasks]
+    networks = [store.read(path, "W1", "loss") for path in own]
+    merges = None if merged is None else store.read(merged, "W1", "model")
     made = stage.evaluate(job, data, networks, merges, _device(device))
     store.write(made, output, job)
 
@@ -215,7 +217,10 @@ def figures(
     if figure not in (known := [*stage.FIGURES, *stage.TABLES]):
         raise UserError(f"figure {figure!r} is not known; known: {', '.join(known)}")
     job = jobs.parse(jobs.FigureJob, settings)
-    stage.draw(figure, job, [store.read(path) for path in summaries], output)
+    shown = [store.read(path, *stage.NEEDED[figure]) for path in summaries]
+    if len(shown) != len(job.names):
+        raise UserError(f"{figure} shows {', '.join(job.names)}, but {len(shown)} files were given")
+    stage.draw(figure, job, shown, output)
 
 
 @app.command()
@@ -241,15 +246,9 @@ def claims(
 @app.command()
 def check(path: Annotated[Path, typer.Argument(help="Configuration, YAML.")]) -> None:
     """Check a configuration without running anything."""
-    import yaml
+    from decaymerge import config, settings
 
-    from decaymerge import config
-
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    config.check(raw)
+    config.check(settings.load(path))
     print(f"{path} is fine")
 
 
@@ -265,5 +264,7 @@ def main() -> None:
     """Entry point: an error that the user can mend is printed in its own words, without a traceback."""
     try:
         app()
-    except UserError as error:
+    except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
+    except MemoryError as error:
+        sys.exit(f"error: not enough memory: {error}")

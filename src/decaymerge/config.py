@@ -6,71 +6,32 @@ it needs, see ``jobs.py``. Unknown keys are errors.
 
 import itertools
 import string
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from decaymerge.settings import Count, Name, Number, PositiveNumber, Settings, WeightDecay, refuse, validate
-
-
-class GaussianTask(Settings):
-    """Gaussian inputs projected to the unit sphere (Figures 2 and 3 of the paper)."""
-
-    dataset: Literal["gaussian"]
-    dim: Count
-    """Input dimension d, the same for all tasks of an experiment."""
-    samples: Count
-    """Training samples n of one task."""
-    overlap: Literal["orthogonal", "same"] | Annotated[Number, Field(ge=0, le=1)] = "orthogonal"
-    """``orthogonal``: each task on its own coordinates. ``same``: every task isotropic in all coordinates, with
-    its own labelling vector. A number in [0, 1]: cosine of the principal angles between two tasks' subspaces,
-    each of half the dimension."""
-    labels: Literal["linear", "quadratic", "random"] = "linear"
-    """``linear``: sign of ⟨v, x⟩. ``quadratic``: sign of ⟨v, x⟩² minus its median. ``random``: fair coin."""
-
-    def input_dim(self, tasks: int) -> int:
-        """Dimension d of the inputs when the experiment has ``tasks`` tasks."""
-        if self.overlap == "orthogonal" and self.dim % tasks:
-            raise refuse(f"dim: {self.dim} does not divide into {tasks} orthogonal tasks; use a multiple")
-        if not isinstance(self.overlap, str) and (tasks != 2 or self.dim % 2):
-            raise refuse(
-                f"overlap: {self.overlap} is defined for two tasks and an even dim, not {tasks} and {self.dim};"
-                " use orthogonal or same"
-            )
-        return self.dim
-
-
-class FashionMnistTask(Settings):
-    """Fashion-MNIST classes 0-4 against 5-9, zero-padded so that tasks are orthogonal (Appendix C.2)."""
-
-    dataset: Literal["fashion_mnist"]
-    samples: Annotated[Count, Field(le=60_000)]
-    """Training images n of one task, drawn anew for each seed."""
-    pixels: ClassVar[int] = 784
-
-    def input_dim(self, tasks: int) -> int:
-        """Dimension d of the padded inputs: one block of 784 coordinates for each task."""
-        return self.pixels * tasks
-
-
-TaskSettings = Annotated[GaussianTask | FashionMnistTask, Field(discriminator="dataset")]
-NamedTasks = Annotated[dict[Name, TaskSettings], Field(min_length=1, max_length=26)]
-
-
-def _tasks_form(value: Any) -> str:
-    """A mapping with the key ``dataset`` is one task's settings; one of mappings is keyed by task name."""
-    named = isinstance(value, Mapping) and not isinstance(value.get("dataset"), str)
-    return "named" if named else "alike"
+from decaymerge.datasets import GaussianTask, NamedTasks, TaskSettings, tasks_form
+from decaymerge.settings import (
+    Count,
+    Name,
+    Number,
+    PositiveNumber,
+    Settings,
+    Size,
+    WeightDecay,
+    Whole,
+    refuse,
+    validate,
+)
 
 
 class Network(Settings):
     """Homogeneous network without biases, scalar output: f(x) = W_K σ(W_{K-1} … σ(W_1 x))."""
 
     activation: Literal["relu", "linear"] = "relu"
-    power: Annotated[Number, Field(ge=1)] = 1.0
+    power: Annotated[Number, Field(ge=1, le=8)] = 1.0
     """p of ReLU^p; 1 is ReLU."""
-    hidden: list[Count]
+    hidden: list[Size]
     """Widths of the hidden layers; an empty list is the linear predictor."""
     fixed_outer_layer: bool = False
     """Keep the last layer at its initial value (Lemma 5)."""
@@ -92,7 +53,7 @@ class Training(Settings):
     step_size: PositiveNumber
     """η."""
     steps: Count
-    checkpoints: Annotated[int, Field(strict=True, ge=2)] = 40
+    checkpoints: Annotated[Whole, Field(ge=2, le=10_000)] = 40
     """Steps at which weights and metrics are kept: log-spaced, the first (0) and the last included."""
     weight_decay: Annotated[list[WeightDecay], Field(min_length=1)]
     """λ, one or more."""
@@ -109,7 +70,7 @@ class ScaledMerge(Settings):
     """``coefficient`` times the sum of the networks."""
 
     method: Literal["scaled"]
-    coefficient: Number
+    coefficient: Annotated[Number, Field(ge=-1e6, le=1e6)]
 
 
 MergeSettings = Literal["sum", "average"] | ScaledMerge
@@ -120,15 +81,15 @@ class Experiment(Settings):
 
     tasks: Annotated[
         Annotated[TaskSettings, Tag("alike")] | Annotated[NamedTasks, Tag("named")],
-        Discriminator(_tasks_form),
+        Discriminator(tasks_form),
     ]
     """Either one mapping with ``dataset``, for tasks a, b, … that are alike; or a mapping from each task's name
     to its settings."""
-    task_count: Annotated[int, Field(strict=True, ge=1, le=26)] | None = None
+    task_count: Annotated[Whole, Field(ge=1, le=26)] | None = None
     """Number of tasks that are alike, 2 if left out."""
     network: Network
     training: Training
-    seeds: Count
+    seeds: Size
     """Number of repeats: seeds 0, 1, …"""
     seeds_per_job: Count = 10
     """Seeds trained together by one job. Add seeds in multiples of it: a last block that is not full is
@@ -149,8 +110,12 @@ class Experiment(Settings):
             raise refuse(
                 f"tasks have different input dimensions ({listed}); networks merge only if they agree"
             )
-        if "all" in tasks:
-            raise refuse("a task cannot be named 'all': that names the sum of all tasks")
+        for name in ("all", "dataset"):
+            if name in tasks:
+                raise refuse(f"a task cannot be named {name!r}: the word has a meaning of its own")
+        overlaps = {name: task.overlap for name, task in tasks.items() if isinstance(task, GaussianTask)}
+        if len(set(overlaps.values())) > 1:
+            raise refuse(f"tasks have different overlaps ({overlaps}); overlap is a property of all of them")
         if len(tasks) == 1 and self.merge:
             raise refuse(f"merge: {self.merge} needs two tasks or more; leave it out for a single one")
         names = [merge_name(method) for method in self.merging]
@@ -236,7 +201,7 @@ class Figures(Settings):
 
     weight_decay: WeightDecay = 1e-3
     """λ of the panels that show a single one; the nearest of an experiment's own is taken."""
-    dpi: Annotated[int, Field(strict=True, ge=50, le=1200)] = 200
+    dpi: Annotated[Whole, Field(ge=50, le=1200)] = 200
     """Resolution of the PNG; the PDF is vector."""
     figure3: Figure3 = Figure3()
 
@@ -260,7 +225,20 @@ class Config(Settings):
                 "claims"
             ):
                 raise refuse(f"experiment name {name!r} is taken by results/{name}; choose another")
+        for panel in self.figures.figure3.model_fields_set:
+            name = getattr(self.figures.figure3, panel)
+            if name not in self.experiments:
+                known = ", ".join(self.experiments)
+                raise refuse(f"figures.figure3.{panel} = {name!r} is no experiment; there are: {known}")
         return self
+
+    @property
+    def figure3(self) -> list[str]:
+        """Experiments of Figure 3; none unless all of them are there, merge, and have a hidden layer."""
+        names = list(self.figures.figure3.model_dump().values())
+        found = [self.experiments[name] for name in names if name in self.experiments]
+        shown = len(found) == len(names) and all(one.merging and one.network.hidden for one in found)
+        return names if shown else []
 
 
 def check(raw: object) -> Config:

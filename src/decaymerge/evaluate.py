@@ -9,6 +9,7 @@ import xarray as xr
 from torch import Tensor
 
 from decaymerge import measure, store
+from decaymerge.errors import UserError
 from decaymerge.jobs import EvaluateJob, GatherJob
 from decaymerge.network import outputs
 
@@ -38,7 +39,19 @@ def evaluate(
         own: The network trained on each task.
         merged: Merged networks along ``model``, or none.
         device: Where to compute.
+
+    Raises:
+        UserError: files are missing, or are not of the same seeds.
     """
+    if not len(tasks) == len(own) == len(job.tasks):
+        raise UserError(
+            f"{len(tasks)} data and {len(own)} networks were given for the tasks {', '.join(job.tasks)}"
+        )
+    files = [*tasks, *own, *([merged] if merged is not None else [])]
+    if any(not np.array_equal(file.seed, files[0].seed) for file in files):
+        raise UserError(
+            f"the files of {job.pair} hold different seeds: {[file.seed.values.tolist() for file in files]}"
+        )
     names = [] if merged is None else merged.model.values.tolist()
     networks = {name: _on(device, merged.sel(model=name)) for name in names} if merged is not None else {}
     norms = {name: _norms(weights) for name, weights in networks.items()}

@@ -4,9 +4,9 @@ The workflow passes these as JSON through ``params:``, so a setting re-runs exac
 and each result carries them as an attribute.
 """
 
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from decaymerge.config import (
     Config,
@@ -14,12 +14,12 @@ from decaymerge.config import (
     Figures,
     MergeSettings,
     Network,
-    TaskSettings,
     Training,
     experiment_pairs,
 )
+from decaymerge.datasets import TaskSettings
 from decaymerge.errors import UserError
-from decaymerge.settings import PositiveNumber, Settings, WeightDecay
+from decaymerge.settings import Count, PositiveNumber, Settings, Size, WeightDecay
 
 Job = TypeVar("Job", bound=Settings)
 
@@ -29,10 +29,10 @@ class TasksJob(Settings):
 
     experiment: str
     task: str
-    seeds: list[int]
-    index: int
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    index: Annotated[int, Field(ge=0)]
     """Position of the task among the experiment's, from 0: it decides the task's coordinates."""
-    tasks: int
+    tasks: Size
     """Number of tasks of the experiment."""
     settings: TaskSettings
 
@@ -45,23 +45,23 @@ class TrainJob(Settings):
     weight_decay: WeightDecay
     network: Network
     method: Literal["gd"]
-    step_size: float
-    steps: int
-    checkpoints: int
+    step_size: PositiveNumber
+    steps: Count
+    checkpoints: Annotated[int, Field(ge=2)]
     dtype: Literal["float32", "float64"]
 
 
 class MergeJob(Settings):
     """Merging of the networks of one pair."""
 
-    methods: list[MergeSettings]
+    methods: Annotated[list[MergeSettings], Field(min_length=1)]
 
 
 class EvaluateJob(Settings):
     """Evaluation of the own and the merged networks of one pair."""
 
     pair: str
-    tasks: list[str]
+    tasks: Annotated[list[str], Field(min_length=1)]
     weight_decay: WeightDecay
     network: Network
     margin: float
@@ -70,9 +70,9 @@ class EvaluateJob(Settings):
 class GatherJob(Settings):
     """All evaluations of one experiment, which lie at ``{pair}/weight_decay={λ}/seeds={block}.nc``."""
 
-    pairs: list[str]
-    weight_decay: list[str]
-    blocks: list[str]
+    pairs: Annotated[list[str], Field(min_length=1)]
+    weight_decay: Annotated[list[str], Field(min_length=1)]
+    blocks: Annotated[list[str], Field(min_length=1)]
 
 
 class FigureJob(Settings):
@@ -172,8 +172,8 @@ def parse(model: type[Job], text: str) -> Job:
         return model.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"--settings {where}: {first['msg']}, got {first['input']!r}") from None
+        where = " ".join(["--settings", *(str(part) for part in first["loc"])])
+        raise UserError(f"{where}: {first['msg']}, got {first['input']!r}") from None
 
 
 def describe_experiment(experiment: Experiment) -> str:

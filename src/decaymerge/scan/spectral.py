@@ -56,6 +56,7 @@ def storage_order(matrix: Tensor) -> Tensor:
     return (matrix if matrix.is_contiguous() else matrix.mT).reshape(-1)
 
 
+@torch.inference_mode()
 def spectral_norm(
     blocks: Blocks, tolerance: float = 1e-6, guess: Tensor | None = None, seed: int = 0
 ) -> SpectralNorm:
@@ -73,7 +74,7 @@ def spectral_norm(
         seed: Of the random part of the start vector.
     """
     rows, columns = sum(map(len, blocks)), blocks[0].shape[1]
-    dtype, limit = blocks[0].dtype, min(rows, columns)
+    dtype, limit = blocks[0].dtype, min(rows + 1, columns)
     random = torch.randn(columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     start = random / _length(random)
     if guess is not None and len(guess) == columns:
@@ -92,17 +93,17 @@ def spectral_norm(
         left = _times(blocks, right).sub_(left, alpha=beta)  # α_k u_k = W v_k - β_{k-1} u_{k-1}
         alphas.append(alpha := _length(left))
         negligible = max(negligible, alpha * torch.finfo(dtype).eps)
-        if alpha <= negligible:  # the Krylov space is exhausted, or W = 0
-            return _leading(alphas, betas, 0.0, known)
+        if alpha <= negligible or k == rows:  # the Krylov space is exhausted, or W = 0
+            return _leading([*alphas[:-1], 0.0], betas, 0.0).of(known)
         left /= alpha
         right = _transposed_times(blocks, left).sub_(right, alpha=alpha)  # β_k v_{k+1} = Wᵀu_k - α_k v_k
         right.addmv_(known.mT, torch.mv(known, right), alpha=-1)
         beta = _length(right)
         last = beta <= negligible or k + 1 == limit
-        if last or k % CHECK_EVERY == CHECK_EVERY - 1:
-            found = _leading(alphas, betas, beta, known)
+        if last or (k > CHECK_EVERY and k % CHECK_EVERY == CHECK_EVERY - 1):
+            found = _leading(alphas, betas, beta)
             if last or found.residual <= tolerance * found.value:
-                return found
+                return found.of(known)
         betas.append(beta)
         right /= beta
     raise AssertionError("unreachable: the last step returns")
@@ -130,11 +131,22 @@ def _transposed_times(blocks: Blocks, vector: Tensor) -> Tensor:
     return product
 
 
-def _leading(alphas: list[float], betas: list[float], beta: float, basis: Tensor) -> SpectralNorm:
+class _Ritz(NamedTuple):
+    """Leading Ritz triple in coordinates of the Lanczos basis."""
+
+    value: float
+    residual: float
+    coordinates: np.ndarray
+
+    def of(self, basis: Tensor) -> SpectralNorm:
+        right = torch.from_numpy(self.coordinates).to(basis.dtype) @ basis
+        return SpectralNorm(self.value, self.residual, right, len(basis))
+
+
+def _leading(alphas: list[float], betas: list[float], beta: float) -> _Ritz:
     """Leading Ritz triple of the bidiagonal matrix; its residual is β_k |p_k|."""
     left, values, right = np.linalg.svd(np.diag(alphas) + np.diag(betas, 1))
-    vector = torch.from_numpy(right[0]).to(basis.dtype) @ basis
-    return SpectralNorm(float(values[0]), beta * abs(float(left[-1, 0])), vector, len(alphas))
+    return _Ritz(float(values[0]), beta * abs(float(left[-1, 0])), right[0])
 
 
 def singular_values(blocks: Blocks) -> np.ndarray:

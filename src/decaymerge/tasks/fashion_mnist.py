@@ -1,13 +1,17 @@
 """Fashion-MNIST as binary, zero-padded, orthogonal tasks (Appendix C.2)."""
 
 import gzip
+import hashlib
+import zlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from decaymerge.config import FashionMnistTask
+from decaymerge.datasets import FashionMnistTask
+from decaymerge.errors import UserError
+from decaymerge.fetch.fashion_mnist import SHA256
 from decaymerge.jobs import TasksJob
 
 HEADER_BYTES = {"images": 16, "labels": 8}
@@ -15,9 +19,23 @@ HEADER_BYTES = {"images": 16, "labels": 8}
 
 @cache
 def read_idx(path: Path) -> np.ndarray:
-    """Pixels (sample, 784) or classes (sample) of an IDX file, uint8."""
+    """Pixels (sample, 784) or classes (sample) of an IDX file, uint8, whose content is verified.
+
+    Raises:
+        UserError: the file is damaged, or is not the one that its name says.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); remove it and give the same command again"
+        ) from None
+    if hashlib.sha256(content).hexdigest() != SHA256.get(path.name):
+        raise UserError(
+            f"{path} is not Fashion-MNIST's file of this name; remove it and give the same command again"
+        )
     kind = "images" if "images" in path.name else "labels"
-    values = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=HEADER_BYTES[kind])
+    values = np.frombuffer(content, np.uint8, offset=HEADER_BYTES[kind])
     return values.reshape(-1, FashionMnistTask.pixels) if kind == "images" else values
 
 
@@ -34,6 +52,10 @@ def fashion_mnist(
         rng: Draws the sample, without replacement.
         files: Training images and labels, in this order.
     """
+    if [path.name.split("-")[:2] for path in files] != [["train", "images"], ["train", "labels"]]:
+        raise UserError(
+            "fashion_mnist needs the files train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz"
+        )
     images, classes = map(read_idx, files)
     chosen = rng.choice(len(images), job.settings.samples, replace=False)
     pixels = images[chosen].astype(np.float64)

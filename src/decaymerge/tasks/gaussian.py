@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from decaymerge.config import GaussianTask
+from decaymerge.datasets import GaussianTask
+from decaymerge.errors import UserError
 from decaymerge.jobs import TasksJob
 
 
@@ -30,7 +31,9 @@ def subspace(settings: GaussianTask, index: int, tasks: int) -> np.ndarray:
 def gaussian(job: TasksJob, rng: np.random.Generator, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     """Inputs (n, d) and labels (n): ``sign⟨v, x⟩`` or its variants, v Gaussian, one for each task and seed."""
     settings = job.settings
-    assert isinstance(settings, GaussianTask) and not files
+    assert isinstance(settings, GaussianTask)
+    if files:
+        raise UserError(f"gaussian tasks need no files, but {', '.join(map(str, files))} was given")
     basis = subspace(settings, job.index, job.tasks)
     inputs = rng.standard_normal((settings.samples, len(basis))) @ basis
     inputs /= np.linalg.norm(inputs, axis=1, keepdims=True)

@@ -95,6 +95,7 @@ class Recorder:
                 f"training diverged: experiment {job.experiment}, task {job.task},"
                 f" weight_decay {job.weight_decay:g}, seed {self.seeds[first]}, step {step}: loss is"
                 f" {loss[first]:.4g}; use a smaller training.step_size than {job.step_size:g}"
+                f" (ηλ = {job.step_size * job.weight_decay:g})"
             )
 
     def dataset(self) -> xr.Dataset:

@@ -1,0 +1,196 @@
+"""Speed and memory of scans, each beside what it is compared with, in one run; one thread each where not said.
+
+usage: python benchmarks/scan.py PYTHON_WITH_WEIGHTWATCHER [--small]
+
+``--small`` makes the synthetic GPT-J tiny: it shows that the benchmark works.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from decaymerge.config import ScanModel
+from decaymerge.fetch.model import fetch_model
+from decaymerge.scan.checkpoint import Checkpoint
+from decaymerge.scan.plan import make_plan
+from decaymerge.scan.spectral import frobenius_norm, spectral_norm
+
+HERE = Path(__file__).parent
+REPEATS = 7
+MEMORY_GB, SECONDS = 2.0, 900.0
+
+
+def row(name: str, ratio: float, against: str, limit: str, goal: float) -> dict[str, Any]:
+    """One comparison; ``ratio`` is such that higher is better."""
+    return {"name": name, "ratio": ratio, "against": against, "limit": limit, "goal": goal}
+
+
+def mpnet(other_python: str) -> list[dict[str, Any]]:
+    """The 72 matrices of MPNet: against WeightWatcher, and against reading them and taking Frobenius norms."""
+    torch.set_num_threads(1)
+    models = yaml.safe_load((HERE.parent / "config/registry-models.yaml").read_text())["scan"]["models"]
+    cache = Path(os.environ.get("DECAYMERGE_CACHE", HERE.parent / "resources"))
+    folder = fetch_model(ScanModel.model_validate(models["mpnet"]), cache)
+    names = [
+        name
+        for group in make_plan(Checkpoint(folder)).groups
+        for part in group.parts.values()
+        for name in part
+    ]
+    assert len(names) == 72
+    ranks: list[float] = []
+
+    def read() -> None:
+        checkpoint = Checkpoint(folder)
+        for name in names:
+            frobenius_norm(checkpoint.read([name]))
+
+    def scan() -> None:
+        checkpoint = Checkpoint(folder)
+        guesses: dict[str, torch.Tensor] = {}
+        ranks.clear()
+        for name in names:
+            matrix = checkpoint.read([name])
+            role = name.split(".", 3)[-1]
+            spectral = spectral_norm(matrix, guess=guesses.get(role))
+            guesses[role] = spectral.right
+            ranks.append((frobenius_norm(matrix) / spectral.value) ** 2)
+
+    def seconds(work: Any) -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    read()  # the file is in the page cache for all
+    pairs = [(seconds(read), seconds(scan)) for _ in range(REPEATS)]
+    reading, scanning = (statistics.median(column) for column in zip(*pairs, strict=True))
+    request = json.dumps({"file": str(folder / "model.safetensors"), "names": names})
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [other_python, str(HERE / "weightwatcher_scan.py")],
+        input=request,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    other = json.loads(done.stdout.splitlines()[-1])
+    worst = max(abs(a / b - 1) for a, b in zip(ranks, other["stable_rank"], strict=True))
+    assert worst < 1e-4, f"stable ranks differ by {worst}"
+    return [
+        row(
+            "scan of MPNet's 72 matrices",
+            other["seconds"] / scanning,
+            f"WeightWatcher {other['version']} analyze(), {other['seconds']:.2f} s against {scanning:.3f} s,"
+            f" stable ranks equal to {worst:.1e}",
+            "a full decomposition of each matrix",
+            20,
+        ),
+        row(
+            "scan of MPNet's 72 matrices",
+            reading / scanning,
+            f"reading each once and its Frobenius norm, {reading:.3f} s",
+            "1, where only reading takes time",
+            0.25,
+        ),
+    ]
+
+
+def write_gpt_j(folder: Path, layers: int, width: int, feed_forward: int) -> int:
+    """Random GPT-J weights in fp16, a file for each layer; returns their bytes."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {f"attn.{name}": (width, width) for name in ("q_proj", "k_proj", "v_proj", "out_proj")}
+    shapes |= {"mlp.fc_in": (feed_forward, width), "mlp.fc_out": (width, feed_forward)}
+    for layer in range(layers):
+        tensors = {
+            f"transformer.h.{layer}.{name}.weight": torch.randn(shape, generator=generator).mul_(0.02).half()
+            for name, shape in shapes.items()
+        }
+        save_file(tensors, folder / f"model-{layer:05}.safetensors")
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
+def peak_of_scan(folder: Path) -> tuple[float, float]:
+    """Seconds and peak resident GB of ``decaymerge scan`` in a process of its own, with all cores."""
+    code = (
+        "import resource, subprocess, sys\n"
+        "done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)\n"
+        "print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+    )
+    command = [
+        str(Path(sys.executable).parent / "decaymerge"),
+        "scan",
+        f"path:{folder}",
+        "--max-memory",
+        "2GB",
+    ]
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], stdout=subprocess.PIPE, text=True, check=True
+    )
+    code_of_scan, kilobytes = map(int, done.stdout.split())
+    assert code_of_scan == 0
+    return time.perf_counter() - start, kilobytes * 1024 / 1e9
+
+
+def gpt_j(small: bool) -> list[dict[str, Any]]:
+    """A synthetic GPT-J: peak memory, time, and whether the peak grows with the number of layers."""
+    width, feed_forward = (64, 256) if small else (4096, 16384)
+    peaks, seconds, size = {}, 0.0, 0
+    for layers in (7, 28):
+        with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as scratch:
+            size = write_gpt_j(Path(scratch), layers, width, feed_forward)
+            seconds, peaks[layers] = peak_of_scan(Path(scratch))
+        print(
+            f"GPT-J with {layers} layers: {size / 1e9:.2f} GB, {seconds:.0f} s, peak {peaks[layers]:.2f} GB",
+            flush=True,
+        )
+    scale = "" if not small else " (small)"
+    return [
+        row(
+            f"peak memory of a full-size GPT-J{scale}",
+            MEMORY_GB / peaks[28],
+            f"{MEMORY_GB:g} GB; {peaks[28]:.2f} GB for {size / 1e9:.1f} GB of fp16 weights",
+            "the largest matrix in float32 and as stored",
+            1,
+        ),
+        row(
+            f"time of a full-size GPT-J{scale}",
+            SECONDS / seconds,
+            f"{SECONDS:g} s; {seconds:.0f} s on {os.cpu_count()} cores",
+            "random matrices have no gap: about a hundred Lanczos steps, two passes over memory each",
+            1,
+        ),
+        row(
+            f"peak memory of 7 layers{scale}",
+            peaks[7] / peaks[28],
+            f"28 layers: {peaks[7]:.2f} GB and {peaks[28]:.2f} GB",
+            "1, where the peak does not grow",
+            0.95,
+        ),
+    ]
+
+
+def main() -> None:
+    """Run all comparisons, print them as a table and keep them as ``scan.json``."""
+    small = "--small" in sys.argv
+    rows = [*mpnet(sys.argv[1]), *gpt_j(small)]
+    print(f"{'':44}{'ratio':>8}{'goal':>8}  against")
+    for entry in rows:
+        print(f"{entry['name']:44}{entry['ratio']:8.2f}{entry['goal']:8.2f}  {entry['against']}")
+    if not small:
+        (HERE / "scan.json").write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

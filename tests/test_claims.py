@@ -1,0 +1,81 @@
+"""Claims about scans: each holds where it should, and fails where what it claims is broken."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from decaymerge import claims
+from decaymerge.claims.scan import SCAN_CLAIMS
+from decaymerge.errors import UserError
+from decaymerge.scan.architectures import ROLES
+
+
+def good_scan() -> xr.Dataset:
+    norms = {"Q": 10, "K": 10, "V": 10, "O": 10, "QKV": 17, "M1": 20, "M2": 20}
+    layer = xr.DataArray(np.linspace(0.95, 1.05, 4), dims="layer", coords={"layer": range(4)})
+    of_role = xr.DataArray([float(norms[role]) for role in ROLES], dims="role", coords={"role": list(ROLES)})
+    rows = xr.DataArray([64, 64, 64, 64, 192, 256, 64], dims="role", coords={"role": list(ROLES)})
+    columns = xr.DataArray([64, 64, 64, 64, 64, 64, 256], dims="role", coords={"role": list(ROLES)})
+    ones = xr.ones_like(layer)
+    return xr.Dataset(
+        {"frobenius_norm": layer * of_role, "stable_rank": 5 * layer * xr.ones_like(of_role)}
+        | {"rows": ones * rows, "columns": ones * columns}
+    )
+
+
+def status(claim: str, scan: xr.Dataset) -> str:
+    return SCAN_CLAIMS[claim]("m", scan).status
+
+
+@pytest.mark.parametrize("claim", SCAN_CLAIMS)
+def test_holds(claim: str) -> None:
+    check = SCAN_CLAIMS[claim]("m", good_scan())
+    assert check.status == "bound holds" and check.slack is not None and check.slack > 1
+    assert check.claim == claim and check.experiment == "scan/m" and check.note
+
+
+def changed(variable: str, role: str, factor: float, layer: int | None = None) -> xr.Dataset:
+    """A good scan with one role multiplied, in one layer or in all."""
+    scan = good_scan()
+    at = (scan.role == role) & (
+        xr.ones_like(scan.layer, dtype=bool) if layer is None else scan.layer == layer
+    )
+    return scan.assign({variable: scan[variable].where(~at, factor * scan[variable])})
+
+
+def test_each_can_fail() -> None:
+    assert status("scan_same_order", changed("frobenius_norm", "M1", 12)) == "not supported"
+    assert status("scan_constant_norm", changed("frobenius_norm", "M2", 3, layer=2)) == "not supported"
+    assert status("scan_output_norm", changed("frobenius_norm", "O", 2)) == "not supported"
+    assert status("scan_low_stable_rank", changed("stable_rank", "M1", 8, layer=1)) == "not supported"
+
+
+@pytest.mark.parametrize("claim", SCAN_CLAIMS)
+def test_missing_roles_leave_the_assumption_unmet(claim: str) -> None:
+    check = SCAN_CLAIMS[claim]("m", good_scan().sel(role=["Q", "K"]))
+    assert check.status == "assumption unmet" and check.measured is None
+
+
+def test_file_round_trips_and_damage_is_told(tmp_path: Path) -> None:
+    checks = claims.check_scan("m", good_scan())
+    claims.write(checks, tmp_path / "claims.json")
+    assert claims.read(tmp_path / "claims.json") == checks
+    keys = [
+        "claim",
+        "statement",
+        "experiment",
+        "status",
+        "measured",
+        "bound",
+        "slack",
+        "tolerance",
+        "seeds",
+        "note",
+    ]
+    assert list(json.loads((tmp_path / "claims.json").read_text())[0]) == keys
+    (tmp_path / "claims.json").write_text("[{")
+    with pytest.raises(UserError, match="remake it with: rm -f"):
+        claims.read(tmp_path / "claims.json")

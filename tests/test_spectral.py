@@ -1,0 +1,123 @@
+"""Norms against numpy in float64, on matrices that are hard for Lanczos."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decaymerge.scan.spectral import (
+    NotFiniteError,
+    effective_rank,
+    frobenius_norm,
+    singular_values,
+    spectral_norm,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def with_singular_values(values: list[float] | np.ndarray, rows: int, columns: int) -> np.ndarray:
+    left, _ = np.linalg.qr(RNG.standard_normal((rows, len(values))))
+    right, _ = np.linalg.qr(RNG.standard_normal((columns, len(values))))
+    return left @ np.diag(values) @ right.T
+
+
+def spectrum(first: list[float], size: int = 60) -> np.ndarray:
+    """These values, and a tail that falls off below the last of them."""
+    return np.array([*first, *np.linspace(0.9 * first[-1], 0.01, size - len(first))])
+
+
+MATRICES = {
+    "gap": with_singular_values(spectrum([10, 3]), 200, 80),
+    "no gap (Gaussian square)": RNG.standard_normal((300, 300)),
+    "Gaussian flat": RNG.standard_normal((40, 700)),
+    "rank one": np.outer(RNG.standard_normal(90), RNG.standard_normal(50)),
+    "rank two": with_singular_values([2.0, 1.0], 30, 40),
+    "repeated top values": with_singular_values(spectrum([5, 5, 5]), 120, 90),
+    "nearly repeated, 1e-4 apart": with_singular_values(spectrum([5, 5 * (1 - 1e-4)]), 120, 90),
+    "nearly repeated, 1e-5 apart": with_singular_values(spectrum([5, 5 * (1 - 1e-5)]), 120, 90),
+    "all equal (orthogonal)": np.linalg.qr(RNG.standard_normal((64, 64)))[0],
+    "1 x n": RNG.standard_normal((1, 77)),
+    "n x 1": RNG.standard_normal((77, 1)),
+    "1 x 1": np.array([[-3.0]]),
+    "small entries": 1e-18 * RNG.standard_normal((50, 30)),
+    "large entries": 1e15 * RNG.standard_normal((50, 30)),
+    "one large column": np.hstack([100 * RNG.standard_normal((64, 1)), RNG.standard_normal((64, 63))]),
+}
+
+
+@pytest.mark.parametrize("name", MATRICES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-6)])
+def test_norms_against_numpy(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    stored = torch.from_numpy(MATRICES[name]).to(dtype)
+    exact = stored.double().numpy()
+    values = np.linalg.svd(exact, compute_uv=False)
+    found = spectral_norm([stored], tolerance)
+    assert found.value == pytest.approx(values[0], rel=2 * tolerance)
+    assert found.residual <= tolerance * found.value or found.steps == min(exact.shape)
+    assert frobenius_norm([stored]) == pytest.approx(np.linalg.norm(exact), rel=1e-13)
+    right = found.right.double().numpy()
+    assert np.linalg.norm(exact @ right) == pytest.approx(values[0], rel=10 * tolerance)
+
+
+def test_zero_matrix() -> None:
+    assert spectral_norm([torch.zeros(5, 7)]).value == 0
+    assert frobenius_norm([torch.zeros(5, 7)]) == 0
+    assert math.isnan(effective_rank(singular_values([torch.zeros(5, 7)])))
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_not_finite(bad: float, dtype: torch.dtype) -> None:
+    matrix = torch.ones(300, 300, dtype=dtype)
+    matrix[299, 299] = bad
+    with pytest.raises(NotFiniteError):
+        frobenius_norm([matrix])
+
+
+def test_frobenius_norm_of_fp16_does_not_overflow() -> None:
+    assert frobenius_norm([torch.full((100, 100), 60_000, dtype=torch.float16)]) == pytest.approx(
+        60_000 * 100, 1e-3
+    )
+
+
+def test_blocks_are_one_matrix() -> None:
+    whole = torch.from_numpy(RNG.standard_normal((90, 40)))
+    blocks = [whole[:30], whole[30:40], whole[40:]]
+    assert spectral_norm(blocks, 1e-10).value == pytest.approx(spectral_norm([whole], 1e-10).value, rel=1e-10)
+    assert frobenius_norm(blocks) == pytest.approx(frobenius_norm([whole]), rel=1e-14)
+    np.testing.assert_allclose(singular_values(blocks), singular_values([whole]))
+
+
+def test_views_need_no_copy_of_their_own_order() -> None:
+    whole = torch.from_numpy(RNG.standard_normal((50, 90)))
+    view = whole.mT[20:60]  # neither contiguous nor the transpose of something contiguous
+    assert frobenius_norm([view]) == pytest.approx(float(torch.linalg.matrix_norm(view)), rel=1e-13)
+    assert spectral_norm([view], 1e-10).value == pytest.approx(
+        float(torch.linalg.matrix_norm(view, 2)), rel=1e-9
+    )
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_guess_that_is_wrong_does_no_harm(index: int) -> None:
+    """A start near another singular vector, even exactly at it, still finds the largest value."""
+    matrix = with_singular_values(spectrum([3, 2, 1]), 100, 80)
+    guess = torch.from_numpy(np.linalg.svd(matrix)[2][index].copy())
+    found = spectral_norm([torch.from_numpy(matrix)], 1e-9, guess)
+    assert found.value == pytest.approx(3, rel=1e-9)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 10_000))
+def test_any_shape(rows: int, columns: int, seed: int) -> None:
+    matrix = np.random.default_rng(seed).standard_normal((rows, columns))
+    found = spectral_norm([torch.from_numpy(matrix)], 1e-10, seed=seed)
+    assert found.value == pytest.approx(np.linalg.norm(matrix, 2), rel=1e-9)
+
+
+def test_effective_rank() -> None:
+    assert effective_rank(np.ones(7)) == pytest.approx(7)
+    assert effective_rank(np.array([4.0, 0.0, 0.0])) == pytest.approx(1)
