@@ -228,6 +228,7 @@ def test_job_that_meets_a_truncated_file_says_which(finished: Workflow) -> None:
 def test_killed_run_goes_on_and_ends_the_same(smoke: Workflow, tmp_path: Path) -> None:
     """SIGKILL to the whole run in the middle; `make` takes off the lock that stays, as in the Makefile."""
     workflow = Workflow(tmp_path, smoke_config())
+    (tmp_path / "config.yaml").write_text(json.dumps(workflow.config))
     command = [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")),
         *("--workflow-profile", str(REPOSITORY / "profiles/default")),
