@@ -4,7 +4,7 @@ import pytest
 import xarray as xr
 
 from conftest import REPOSITORY
-from decaymerge import store
+from decaymerge import claims, store
 
 pytestmark = pytest.mark.default_run
 
@@ -51,3 +51,9 @@ def test_fashion_mnist_own_networks_fit_and_the_sum_does_both() -> None:
     found = last("fashion_mnist").sel(weight_decay=1e-3)
     assert (found.error.sel(model="own") < 0.01).all()
     assert (found.error.sel(model="sum") < 0.05).all()
+
+
+def test_claims_about_transformers_hold() -> None:
+    checks = claims.read(REPOSITORY / "results/claims.json")
+    assert {check.experiment for check in checks} == {"scan/minilm", "scan/antiberty"} and len(checks) == 8
+    assert {check.status for check in checks} == {"bound holds"}

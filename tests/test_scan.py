@@ -142,6 +142,14 @@ def test_unknown_architecture_is_scanned_by_name(tmp_path: Path) -> None:
     assert set(json.loads(found.attrs["skipped"])) == {"tower.b", "ids"}
 
 
+@pytest.mark.parametrize("name", ["GPT-NeoX", "Phi-3"])
+def test_heads_that_are_not_stated_are_asked_for(name: str, tmp_path: Path) -> None:
+    saved(name, tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(UserError, match=r"config\.json with num_attention_heads is needed to split QKV"):
+        scanned(tmp_path)
+
+
 def test_not_finite_entry_names_its_tensor(tmp_path: Path) -> None:
     tensors = tensors_of(TINY)
     tensors["encoder.layer.1.attention.self.key.weight"][3, 3] = math.nan

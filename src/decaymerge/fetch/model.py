@@ -17,10 +17,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tqdm import tqdm
-
 from decaymerge.config import ScanModel
 from decaymerge.errors import UserError
+from decaymerge.progress import progress_bar
 
 MANIFEST = "manifest.json"
 """Written last: a folder that holds it is complete."""
@@ -167,12 +166,14 @@ def _from_hub(model: ScanModel, scratch: Path) -> dict[str, str]:
     chosen = [*weights, *(file for file in files if file == "config.json" or file.endswith(".index.json"))]
     target = scratch / "checkpoint"
     digests = {}
-    for file in tqdm(chosen, desc=name, unit="file"):
+    bar = progress_bar(name, len(chosen), "file")
+    for file in chosen:
         _answer_of(
             partial(hf_hub_download, name, file, revision=info.sha, local_dir=target), source, file, scratch
         )
         expected = files[file].lfs.sha256 if files[file].lfs else None
         digests[file] = sha256(target / file)
+        bar.update()
         if expected and digests[file] != expected:
             raise UserError(
                 f"{source}: {file} has sha256 {digests[file]}, the hub says {expected}; fetch again"

@@ -86,15 +86,14 @@ def roles_of(
 
 def split(architecture: Architecture, config: dict[str, Any], fused: Tensor) -> list[Tensor]:
     """Q, K and V, each (out, in), of a fused matrix (out, in); heads are counted in the checkpoint's config."""
+    if architecture.fused == "stacked":
+        return list(fused.chunk(3))
+    heads = config.get("num_attention_heads")
+    if not heads:
+        raise UserError(f"{architecture.name}: config.json with num_attention_heads is needed to split QKV")
     if architecture.fused == "interleaved":
-        heads = config.get("num_attention_heads")
-        if not heads:
-            raise UserError(
-                f"{architecture.name}: config.json with num_attention_heads is needed to split QKV"
-            )
         by_head = fused.unflatten(0, (heads, 3, -1))  # (head, Q K V, head dimension, in)
         return [by_head[:, i].flatten(0, 1) for i in range(3)]
-    heads = config.get("num_attention_heads") or 1
     groups = config.get("num_key_value_heads") or heads
     unit = len(fused) // (heads + 2 * groups)
     return list(fused.split([heads * unit, groups * unit, groups * unit]))

@@ -21,8 +21,9 @@ class Architecture:
     suffixes: Mapping[str, str]
     """Role to suffix; a fused matrix stands under ``QKV`` in place of Q, K and V."""
     transposed: bool = False
-    fused: Literal["no", "stacked", "interleaved"] = "no"
-    """``stacked``: all of Q, then K, then V. ``interleaved``: Q, K and V of head 1, then of head 2, …"""
+    fused: Literal["no", "stacked", "grouped", "interleaved"] = "no"
+    """``stacked``: all of Q, then K, then V, of equal size. ``grouped``: the same, with fewer heads of K and V.
+    ``interleaved``: Q, K and V of head 1, then of head 2, …"""
 
     def role_of(self, tensor: str) -> tuple[str, int, str] | None:
         """(stack, layer, role) of a tensor, or none."""
@@ -116,7 +117,7 @@ ARCHITECTURES = (
             "M1": r"mlp\.gate_up_proj",
             "M2": r"mlp\.down_proj",
         },
-        fused="stacked",
+        fused="grouped",
     ),
     Architecture(
         "OPT, BART, fairseq",
