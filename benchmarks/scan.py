@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from safetensors.torch import save_file
@@ -25,6 +26,7 @@ from decaymerge.scan.checkpoint import Checkpoint
 from decaymerge.scan.plan import make_plan
 from decaymerge.scan.spectral import frobenius_norm, spectral_norm
 
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 HERE = Path(__file__).parent
 REPEATS = 7
 MEMORY_GB, SECONDS = 2.0, 900.0
@@ -37,7 +39,6 @@ def row(name: str, ratio: float, against: str, limit: str, goal: float) -> dict[
 
 def mpnet(other_python: str) -> list[dict[str, Any]]:
     """The 72 matrices of MPNet: against WeightWatcher, and against reading them and taking Frobenius norms."""
-    torch.set_num_threads(1)
     models = yaml.safe_load((HERE.parent / "config/registry-models.yaml").read_text())["scan"]["models"]
     cache = Path(os.environ.get("DECAYMERGE_CACHE", HERE.parent / "resources"))
     folder = fetch_model(ScanModel.model_validate(models["mpnet"]), cache)
@@ -53,17 +54,17 @@ def mpnet(other_python: str) -> list[dict[str, Any]]:
     def read() -> None:
         checkpoint = Checkpoint(folder)
         for name in names:
-            frobenius_norm(checkpoint.read([name]))
+            frobenius_norm([checkpoint.read([name])[0].numpy()])
 
     def scan() -> None:
         checkpoint = Checkpoint(folder)
-        guesses: dict[str, torch.Tensor] = {}
+        guesses: dict[str, np.ndarray] = {}
         ranks.clear()
         for name in names:
-            matrix = checkpoint.read([name])
+            matrix = [checkpoint.read([name])[0].numpy()]
             role = name.split(".", 3)[-1]
             spectral = spectral_norm(matrix, guess=guesses.get(role))
-            guesses[role] = spectral.right
+            guesses[role] = spectral.vector
             ranks.append((frobenius_norm(matrix) / spectral.value) ** 2)
 
     def seconds(work: Any) -> float:
@@ -75,11 +76,9 @@ def mpnet(other_python: str) -> list[dict[str, Any]]:
     pairs = [(seconds(read), seconds(scan)) for _ in range(REPEATS)]
     reading, scanning = (statistics.median(column) for column in zip(*pairs, strict=True))
     request = json.dumps({"file": str(folder / "model.safetensors"), "names": names})
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     done = subprocess.run(
         [other_python, str(HERE / "weightwatcher_scan.py")],
         input=request,
-        env=environment,
         text=True,
         stdout=subprocess.PIPE,
         check=True,
@@ -183,6 +182,8 @@ def gpt_j(small: bool) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Run all comparisons, print them as a table and keep them as ``scan.json``."""
+    if any(os.environ.get(name) != value for name, value in ONE_THREAD.items()):  # read when numpy is loaded
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ONE_THREAD)
     small = "--small" in sys.argv
     rows = [*mpnet(sys.argv[1]), *gpt_j(small)]
     print(f"{'':44}{'ratio':>8}{'goal':>8}  against")

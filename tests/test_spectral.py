@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,42 +49,43 @@ MATRICES = {
 
 
 @pytest.mark.parametrize("name", MATRICES)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-6)])
-def test_norms_against_numpy(name: str, dtype: torch.dtype, tolerance: float) -> None:
-    stored = torch.from_numpy(MATRICES[name]).to(dtype)
-    exact = stored.double().numpy()
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-6)])
+def test_norms_against_numpy(name: str, dtype: type, tolerance: float) -> None:
+    stored: np.ndarray = MATRICES[name].astype(dtype)
+    exact = stored.astype(np.float64)
     values = np.linalg.svd(exact, compute_uv=False)
     found = spectral_norm([stored], tolerance)
     assert found.value == pytest.approx(values[0], rel=2 * tolerance)
     assert found.residual <= tolerance * found.value or found.steps == min(exact.shape)
     assert frobenius_norm([stored]) == pytest.approx(np.linalg.norm(exact), rel=1e-13)
-    right = found.right.double().numpy()
-    assert np.linalg.norm(exact @ right) == pytest.approx(values[0], rel=10 * tolerance)
+    vector = found.vector.astype(np.float64)
+    wide = exact.shape[0] < exact.shape[1]
+    assert np.linalg.norm(vector @ exact if wide else exact @ vector) == pytest.approx(
+        values[0], rel=10 * tolerance
+    )
 
 
 def test_zero_matrix() -> None:
-    assert spectral_norm([torch.zeros(5, 7)]).value == 0
-    assert frobenius_norm([torch.zeros(5, 7)]) == 0
-    assert math.isnan(effective_rank(singular_values([torch.zeros(5, 7)])))
+    assert spectral_norm([np.zeros((5, 7))]).value == 0
+    assert frobenius_norm([np.zeros((5, 7))]) == 0
+    assert math.isnan(effective_rank(singular_values([np.zeros((5, 7))])))
 
 
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_not_finite(bad: float, dtype: torch.dtype) -> None:
-    matrix = torch.ones(300, 300, dtype=dtype)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_not_finite(bad: float, dtype: type) -> None:
+    matrix: np.ndarray = np.ones((300, 300), dtype)
     matrix[299, 299] = bad
     with pytest.raises(NotFiniteError):
         frobenius_norm([matrix])
 
 
-def test_frobenius_norm_of_fp16_does_not_overflow() -> None:
-    assert frobenius_norm([torch.full((100, 100), 60_000, dtype=torch.float16)]) == pytest.approx(
-        60_000 * 100, 1e-3
-    )
+def test_frobenius_norm_does_not_overflow_in_float32() -> None:
+    assert frobenius_norm([np.full((100, 100), 1e30, np.float32)]) == pytest.approx(1e32, rel=1e-6)
 
 
 def test_blocks_are_one_matrix() -> None:
-    whole = torch.from_numpy(RNG.standard_normal((90, 40)))
+    whole = RNG.standard_normal((90, 40))
     blocks = [whole[:30], whole[30:40], whole[40:]]
     assert spectral_norm(blocks, 1e-10).value == pytest.approx(spectral_norm([whole], 1e-10).value, rel=1e-10)
     assert frobenius_norm(blocks) == pytest.approx(frobenius_norm([whole]), rel=1e-14)
@@ -93,20 +93,18 @@ def test_blocks_are_one_matrix() -> None:
 
 
 def test_views_need_no_copy_of_their_own_order() -> None:
-    whole = torch.from_numpy(RNG.standard_normal((50, 90)))
-    view = whole.mT[20:60]  # neither contiguous nor the transpose of something contiguous
-    assert frobenius_norm([view]) == pytest.approx(float(torch.linalg.matrix_norm(view)), rel=1e-13)
-    assert spectral_norm([view], 1e-10).value == pytest.approx(
-        float(torch.linalg.matrix_norm(view, 2)), rel=1e-9
-    )
+    whole = RNG.standard_normal((50, 90))
+    view = whole.T[20:60]  # neither contiguous nor the transpose of something contiguous
+    assert frobenius_norm([view]) == pytest.approx(float(np.linalg.norm(view)), rel=1e-13)
+    assert spectral_norm([view], 1e-10).value == pytest.approx(float(np.linalg.norm(view, 2)), rel=1e-9)
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_a_guess_that_is_wrong_does_no_harm(index: int) -> None:
     """A start near another singular vector, even exactly at it, still finds the largest value."""
     matrix = with_singular_values(spectrum([3, 2, 1]), 100, 80)
-    guess = torch.from_numpy(np.linalg.svd(matrix)[2][index].copy())
-    found = spectral_norm([torch.from_numpy(matrix)], 1e-9, guess)
+    guess = np.linalg.svd(matrix)[2][index]
+    found = spectral_norm([matrix], 1e-9, guess)
     assert found.value == pytest.approx(3, rel=1e-9)
 
 
@@ -114,7 +112,7 @@ def test_a_guess_that_is_wrong_does_no_harm(index: int) -> None:
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 10_000))
 def test_any_shape(rows: int, columns: int, seed: int) -> None:
     matrix = np.random.default_rng(seed).standard_normal((rows, columns))
-    found = spectral_norm([torch.from_numpy(matrix)], 1e-10, seed=seed)
+    found = spectral_norm([matrix], 1e-10, seed=seed)
     assert found.value == pytest.approx(np.linalg.norm(matrix, 2), rel=1e-9)
 
 

@@ -49,14 +49,15 @@ def scan(job: ScanJob, checkpoint: Checkpoint, plan: Plan) -> xr.Dataset:
     layers = list(dict.fromkeys(group.layer for group in plan.groups))
     roles = ROLES if plan.architecture else ("matrix",)
     measured: dict[tuple[str, str], dict[str, Any]] = {}
-    guesses: dict[str, Tensor] = {}  # leading right vectors of the layer before, by role
+    guesses: dict[str, np.ndarray] = {}  # leading singular vectors of the layer before, by role
     with progress_bar(job.source[0].split("/")[-1], plan.bytes_to_read, "B") as bar:
         for group in plan.groups:
             names = [name for part in group.parts.values() for name in part]
             matrices = roles_of(plan.architecture, checkpoint.config, group.parts, checkpoint.read(names))
             for role, blocks in matrices.items():
-                measured[group.layer, role] = _measure(job, group, role, blocks, guesses)
-            del matrices, blocks  # before the next ones are read
+                arrays = [block.numpy() for block in blocks]
+                measured[group.layer, role] = _measure(job, group, role, arrays, guesses)
+            del matrices, blocks, arrays  # before the next ones are read
             bar.update(sum(checkpoint.tensors[name].nbytes for name in names))
     return _dataset(job, checkpoint, plan, layers, roles, measured)
 
@@ -104,7 +105,7 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 def _measure(
-    job: ScanJob, group: Group, role: str, blocks: Blocks, guesses: dict[str, Tensor]
+    job: ScanJob, group: Group, role: str, blocks: Blocks, guesses: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     try:
         frobenius = frobenius_norm(blocks)
@@ -112,7 +113,7 @@ def _measure(
         tensors = ", ".join(group.parts.get(role) or group.parts["QKV"])
         raise UserError(f"{tensors} has an infinite or NaN entry; the checkpoint is damaged") from None
     spectral = spectral_norm(blocks, job.tolerance, guesses.get(role))
-    guesses[role] = spectral.right
+    guesses[role] = spectral.vector
     ratio = frobenius / spectral.value if spectral.value else math.nan
     measured: dict[str, Any] = {
         "frobenius_norm": frobenius,

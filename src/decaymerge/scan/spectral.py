@@ -1,6 +1,7 @@
 """Norms of one matrix: Frobenius norm in float64, spectral norm by Golub-Kahan-Lanczos bidiagonalisation.
 
-A matrix is a list of blocks of rows, so that Q, K and V in memory are also QKV without a copy.
+A matrix is a list of blocks of rows, so that Q, K and V in memory are also QKV without a copy. In numpy, whose
+matrix-vector products are the fastest to be had here: a scan is little else.
 """
 
 import math
@@ -8,17 +9,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
-Blocks = Sequence[Tensor]
-"""Matrices (rows_b, columns) that stand on top of each other."""
+Blocks = Sequence[np.ndarray]
+"""Matrices (rows_b, columns) that stand on top of each other, all float32 or all float64."""
 
 CHUNK = 65_536
 """Entries that are converted to float64 at a time."""
-CHECK_EVERY = 3
-"""Lanczos steps between two looks at the residual."""
-RANDOM_PART = 0.2
+FIRST_CHECK = 2
+"""Lanczos steps before the first look at the residual; later looks are where it is expected to be small."""
+RANDOM_PART = 0.1
 """Length of what is random in a start vector beside a guess of length 1."""
 
 
@@ -27,11 +26,13 @@ class NotFiniteError(Exception):
 
 
 class SpectralNorm(NamedTuple):
-    """Largest singular value, the residual that bounds its distance to a singular value, its right vector."""
+    """Largest singular value, the residual that bounds its distance to a singular value, and its singular vector:
+    the right one, or the left one of a matrix with fewer rows than columns.
+    """
 
     value: float
     residual: float
-    right: Tensor
+    vector: np.ndarray
     steps: int
 
 
@@ -43,22 +44,17 @@ def frobenius_norm(blocks: Blocks) -> float:
     """
     total = 0.0
     for block in blocks:
-        for chunk in storage_order(block).split(CHUNK):
-            wide = chunk.double()
-            total += float(torch.dot(wide, wide))
+        flat = block.ravel(order="K")  # as it lies in memory
+        for first in range(0, flat.size, CHUNK):
+            wide = flat[first : first + CHUNK].astype(np.float64)
+            total += float(wide @ wide)
     if not math.isfinite(total):
         raise NotFiniteError
     return math.sqrt(total)
 
 
-def storage_order(matrix: Tensor) -> Tensor:
-    """All entries in one dimension, without a copy where they lie together in memory."""
-    return (matrix if matrix.is_contiguous() else matrix.mT).reshape(-1)
-
-
-@torch.inference_mode()
 def spectral_norm(
-    blocks: Blocks, tolerance: float = 1e-6, guess: Tensor | None = None, seed: int = 0
+    blocks: Blocks, tolerance: float = 1e-6, guess: np.ndarray | None = None, seed: int = 0
 ) -> SpectralNorm:
     """‖W‖_2 by Golub-Kahan-Lanczos with reorthogonalised right vectors (Simon and Zha 2000).
 
@@ -67,68 +63,72 @@ def spectral_norm(
     residual's square over the gap would stop sooner, but between close singular values it is wrong.
 
     Args:
-        blocks: W as blocks of rows, all float32 or all float64; the arithmetic is in this precision, which for
-            float32 allows a tolerance down to about 1e-6.
+        blocks: W as blocks of rows; the arithmetic is in its precision, which for float32 allows a tolerance down
+            to about 1e-6.
         tolerance: Relative tolerance.
-        guess: A right vector of unit length to start near, such as that of the same role one layer before.
+        guess: A unit vector to start near, such as the one found for the same role one layer before.
         seed: Of the random part of the start vector.
     """
+    if len(blocks) == 1 and blocks[0].shape[0] < blocks[0].shape[1]:
+        blocks = [blocks[0].T]  # the same norm, and the shorter side is the one that layers have in common
     rows, columns = sum(map(len, blocks)), blocks[0].shape[1]
     dtype, limit = blocks[0].dtype, min(rows + 1, columns)
-    random = torch.randn(columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    random = np.random.default_rng(seed).standard_normal((columns,))
     start = random / _length(random)
     if guess is not None and len(guess) == columns:
-        start = guess.double() + RANDOM_PART * start
-    right = (start / _length(start)).to(dtype)
-    basis = torch.empty(min(limit, 32), columns, dtype=dtype)
-    left, beta = torch.zeros(rows, dtype=dtype), 0.0
+        start = guess + RANDOM_PART * start
+    right = (start / _length(start)).astype(dtype)
+    basis = np.empty((min(limit, 32), columns), dtype)
+    left, beta, negligible = np.zeros(rows, dtype), 0.0, 0.0
     alphas: list[float] = []
     betas: list[float] = []
-    negligible = 0.0
+    check, before = FIRST_CHECK, (0, 1.0)
     for k in range(limit):
         if k == len(basis):
-            basis = torch.cat([basis, torch.empty_like(basis)])
+            basis = np.concatenate([basis, np.empty_like(basis)])
         basis[k] = right
         known = basis[: k + 1]
-        left = _times(blocks, right).sub_(left, alpha=beta)  # α_k u_k = W v_k - β_{k-1} u_{k-1}
+        left = _times(blocks, right) - dtype.type(beta) * left  # α_k u_k = W v_k - β_{k-1} u_{k-1}
         alphas.append(alpha := _length(left))
-        negligible = max(negligible, alpha * torch.finfo(dtype).eps)
+        negligible = max(negligible, alpha * float(np.finfo(dtype).eps))
         if alpha <= negligible or k == rows:  # the Krylov space is exhausted, or W = 0
             return _leading([*alphas[:-1], 0.0], betas, 0.0).of(known)
-        left /= alpha
-        right = _transposed_times(blocks, left).sub_(right, alpha=alpha)  # β_k v_{k+1} = Wᵀu_k - α_k v_k
-        right.addmv_(known.mT, torch.mv(known, right), alpha=-1)
+        left /= dtype.type(alpha)
+        right = _transposed_times(blocks, left) - dtype.type(alpha) * right  # β_k v_{k+1} = Wᵀu_k - α_k v_k
+        right -= (known @ right) @ known
         beta = _length(right)
         last = beta <= negligible or k + 1 == limit
-        if last or (k > CHECK_EVERY and k % CHECK_EVERY == CHECK_EVERY - 1):
+        if last or k >= check:
             found = _leading(alphas, betas, beta)
             if last or found.residual <= tolerance * found.value:
                 return found.of(known)
+            now = (k, found.residual / found.value)
+            check, before = k + _steps_to(tolerance, before, now), now
         betas.append(beta)
-        right /= beta
+        right /= dtype.type(beta)
     raise AssertionError("unreachable: the last step returns")
 
 
-def _length(vector: Tensor) -> float:
-    return math.sqrt(float(torch.dot(vector, vector)))
+def _times(blocks: Blocks, vector: np.ndarray) -> np.ndarray:
+    return np.concatenate([block @ vector for block in blocks]) if len(blocks) > 1 else blocks[0] @ vector
 
 
-def _times(blocks: Blocks, vector: Tensor) -> Tensor:
-    return (
-        torch.cat([torch.mv(block, vector) for block in blocks])
-        if len(blocks) > 1
-        else torch.mv(blocks[0], vector)
-    )
+def _transposed_times(blocks: Blocks, vector: np.ndarray) -> np.ndarray:
+    ends = np.cumsum([len(block) for block in blocks])
+    parts = np.split(vector, ends[:-1]) if len(blocks) > 1 else [vector]
+    products = [block.T @ part for block, part in zip(blocks, parts, strict=True)]
+    return sum(products[1:], start=products[0])
 
 
-def _transposed_times(blocks: Blocks, vector: Tensor) -> Tensor:
-    if len(blocks) == 1:
-        return torch.mv(blocks[0].mT, vector)
-    parts = vector.split([len(block) for block in blocks])
-    product = torch.mv(blocks[0].mT, parts[0])
-    for block, part in zip(blocks[1:], parts[1:], strict=True):
-        product.addmv_(block.mT, part)
-    return product
+def _steps_to(tolerance: float, before: tuple[int, float], now: tuple[int, float]) -> int:
+    """Steps until the residual, which falls geometrically in the end, is expected to be below the tolerance."""
+    (k0, r0), (k1, r1) = before, now
+    rate = math.log(r0 / r1) / (k1 - k0)
+    return max(1, min(8, int(math.log(r1 / tolerance) / rate))) if rate > 0 else 1
+
+
+def _length(vector: np.ndarray) -> float:
+    return math.sqrt(float(vector @ vector))
 
 
 class _Ritz(NamedTuple):
@@ -138,9 +138,9 @@ class _Ritz(NamedTuple):
     residual: float
     coordinates: np.ndarray
 
-    def of(self, basis: Tensor) -> SpectralNorm:
-        right = torch.from_numpy(self.coordinates).to(basis.dtype) @ basis
-        return SpectralNorm(self.value, self.residual, right, len(basis))
+    def of(self, basis: np.ndarray) -> SpectralNorm:
+        vector = self.coordinates.astype(basis.dtype) @ basis
+        return SpectralNorm(self.value, self.residual, vector, len(basis))
 
 
 def _leading(alphas: list[float], betas: list[float], beta: float) -> _Ritz:
@@ -151,7 +151,7 @@ def _leading(alphas: list[float], betas: list[float], beta: float) -> _Ritz:
 
 def singular_values(blocks: Blocks) -> np.ndarray:
     """All singular values, descending, in float64."""
-    return torch.linalg.svdvals(torch.cat(list(blocks)).double()).numpy()
+    return np.linalg.svd(np.concatenate(list(blocks)).astype(np.float64), compute_uv=False)
 
 
 def effective_rank(values: np.ndarray) -> float:
