@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from safetensors.torch import save_file
@@ -58,13 +57,10 @@ def mpnet(other_python: str) -> list[dict[str, Any]]:
 
     def scan() -> None:
         checkpoint = Checkpoint(folder)
-        guesses: dict[str, np.ndarray] = {}
         ranks.clear()
         for name in names:
             matrix = [checkpoint.read([name])[0].numpy()]
-            role = name.split(".", 3)[-1]
-            spectral = spectral_norm(matrix, guess=guesses.get(role))
-            guesses[role] = spectral.vector
+            spectral = spectral_norm(matrix)
             ranks.append((frobenius_norm(matrix) / spectral.value) ** 2)
 
     def seconds(work: Any) -> float:

@@ -130,6 +130,14 @@ FETCHED = {
 }
 
 
+for name, model in MODELS.items():
+    folder = models.folder_of(model, Path(RESOURCES))
+    if folder.name not in FETCHED and (not folder.exists() or set("{}") & set(str(folder))):
+        raise WorkflowError(
+            f"scan.models.{name}.source = {model.source}: {folder} does not exist, or has braces"
+        )
+
+
 def model_arguments(model):
     """Source, path and checksum of a checkpoint, as arguments of a command."""
     options = [f"--path={model.path}"] if model.path else []
@@ -143,8 +151,6 @@ def checkpoint_files(wildcards):
     folder = models.folder_of(model, Path(RESOURCES))
     if folder.name in FETCHED:
         return folder / models.MANIFEST
-    if not folder.exists():
-        raise WorkflowError(f"scan.models.{wildcards.model}.source = {model.source}: {folder} does not exist")
     files = [folder] if folder.is_file() else sorted(file for file in folder.iterdir() if file.is_file())
     return [str(file) for file in files]
 

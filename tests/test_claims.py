@@ -79,3 +79,15 @@ def test_file_round_trips_and_damage_is_told(tmp_path: Path) -> None:
     (tmp_path / "claims.json").write_text("[{")
     with pytest.raises(UserError, match="remake it with: rm -f"):
         claims.read(tmp_path / "claims.json")
+
+
+def test_one_layer_and_a_constant_norm() -> None:
+    check = SCAN_CLAIMS["scan_constant_norm"]("m", good_scan().isel(layer=[0]))
+    assert check.status == "bound holds" and check.measured == 0 and check.slack is None
+
+
+@pytest.mark.parametrize("content", ["null", "3", "{}"])
+def test_json_that_is_no_list_of_claims(content: str, tmp_path: Path) -> None:
+    (tmp_path / "claims.json").write_text(content)
+    with pytest.raises(UserError, match="cannot be read"):
+        claims.read(tmp_path / "claims.json")

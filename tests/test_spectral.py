@@ -42,8 +42,8 @@ MATRICES = {
     "1 x n": RNG.standard_normal((1, 77)),
     "n x 1": RNG.standard_normal((77, 1)),
     "1 x 1": np.array([[-3.0]]),
-    "small entries": 1e-18 * RNG.standard_normal((50, 30)),
-    "large entries": 1e15 * RNG.standard_normal((50, 30)),
+    "tiny entries": 1e-30 * RNG.standard_normal((50, 30)),
+    "huge entries": 1e30 * RNG.standard_normal((50, 30)),
     "one large column": np.hstack([100 * RNG.standard_normal((64, 1)), RNG.standard_normal((64, 63))]),
 }
 
@@ -58,11 +58,6 @@ def test_norms_against_numpy(name: str, dtype: type, tolerance: float) -> None:
     assert found.value == pytest.approx(values[0], rel=2 * tolerance)
     assert found.residual <= tolerance * found.value or found.steps == min(exact.shape)
     assert frobenius_norm([stored]) == pytest.approx(np.linalg.norm(exact), rel=1e-13)
-    vector = found.vector.astype(np.float64)
-    wide = exact.shape[0] < exact.shape[1]
-    assert np.linalg.norm(vector @ exact if wide else exact @ vector) == pytest.approx(
-        values[0], rel=10 * tolerance
-    )
 
 
 def test_zero_matrix() -> None:
@@ -80,8 +75,16 @@ def test_not_finite(bad: float, dtype: type) -> None:
         frobenius_norm([matrix])
 
 
-def test_frobenius_norm_does_not_overflow_in_float32() -> None:
+def test_frobenius_norm_does_not_overflow() -> None:
     assert frobenius_norm([np.full((100, 100), 1e30, np.float32)]) == pytest.approx(1e32, rel=1e-6)
+    assert frobenius_norm([np.full((100, 100), 1e200)]) == pytest.approx(1e202, rel=1e-12)
+
+
+@pytest.mark.parametrize("gap", [3e-4, 1e-3, 0.05])
+def test_two_large_values_close_together(gap: float) -> None:
+    values = np.linspace(0.01, 1, 256)
+    values[:2] = 2, 2 * (1 + gap)
+    assert spectral_norm([np.diag(values).astype(np.float32)]).value == pytest.approx(2 * (1 + gap), rel=2e-6)
 
 
 def test_blocks_are_one_matrix() -> None:
@@ -97,15 +100,6 @@ def test_views_need_no_copy_of_their_own_order() -> None:
     view = whole.T[20:60]  # neither contiguous nor the transpose of something contiguous
     assert frobenius_norm([view]) == pytest.approx(float(np.linalg.norm(view)), rel=1e-13)
     assert spectral_norm([view], 1e-10).value == pytest.approx(float(np.linalg.norm(view, 2)), rel=1e-9)
-
-
-@pytest.mark.parametrize("index", [0, 1, 2])
-def test_a_guess_that_is_wrong_does_no_harm(index: int) -> None:
-    """A start near another singular vector, even exactly at it, still finds the largest value."""
-    matrix = with_singular_values(spectrum([3, 2, 1]), 100, 80)
-    guess = np.linalg.svd(matrix)[2][index]
-    found = spectral_norm([matrix], 1e-9, guess)
-    assert found.value == pytest.approx(3, rel=1e-9)
 
 
 @settings(deadline=None, max_examples=60)

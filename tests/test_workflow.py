@@ -232,7 +232,7 @@ def test_killed_run_goes_on_and_ends_the_same(smoke: Workflow, tmp_path: Path) -
     command = [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")),
         *("--workflow-profile", str(REPOSITORY / "profiles/default")),
-        *("--configfile", str(REPOSITORY / "config/smoke.yaml"), "--directory", str(tmp_path)),
+        *("--configfile", str(tmp_path / "config.yaml"), "--directory", str(tmp_path)),
     ]
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

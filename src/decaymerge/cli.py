@@ -96,9 +96,14 @@ def scan(
         ScanModel, {"source": source if len(source) > 1 else source[0], "path": path, "sha256": sha256}
     )
     settings = validate(Scan, {"tolerance": tolerance, "spectrum": spectrum})
+    if plot is not None and plot.suffix != ".pdf":
+        raise UserError(f"--plot {plot} must end in .pdf; a PNG is written beside it")
+    for option, path_of in (("--output", output), ("--plot", plot)):
+        if path_of is not None and path_of.is_dir():
+            raise UserError(f"{option} {path_of} is a folder; give a file")
     limit = None if max_memory is None else parse_bytes("--max-memory", max_memory)
     checkpoint = Checkpoint(model.fetch_model(wanted, cache))
-    plan = make_plan(checkpoint)
+    plan = make_plan(checkpoint, spectrum=spectrum)
     print(table.of_plan(checkpoint, plan))
     plan.check(limit)
     job = jobs.ScanJob(
@@ -238,7 +243,9 @@ def claims(
         name, _, path = entry.partition("=")
         if not path:
             raise UserError(f"--scan {entry} is not of the form NAME=FILE")
-        checks += stage.check_scan(name, store.read(Path(path)))
+        checks += stage.check_scan(
+            name, store.read(Path(path), "frobenius_norm", "stable_rank", "rows", "columns")
+        )
     stage.write(checks, output)
     print(stage.table(checks))
 

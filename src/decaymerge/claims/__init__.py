@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import xarray as xr
+from pydantic import TypeAdapter
 
 from decaymerge.claims.check import Check
 from decaymerge.claims.scan import SCAN_CLAIMS
@@ -24,11 +25,12 @@ def check_scan(name: str, scan: xr.Dataset) -> list[Check]:
 def write(checks: Sequence[Check], output: Path) -> None:
     """A list of checks as JSON, moved into place whole."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=output.parent, prefix=f".{output.name}.", delete=False) as file:
-        json.dump([check.model_dump() for check in checks], file, indent=2, ensure_ascii=False)
-        file.write("\n")
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(output)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
+        temporary = Path(folder) / output.name
+        temporary.write_text(
+            json.dumps([check.model_dump() for check in checks], indent=2, ensure_ascii=False) + "\n"
+        )
+        temporary.replace(output)
 
 
 def read(path: Path) -> list[Check]:
@@ -38,7 +40,7 @@ def read(path: Path) -> list[Check]:
         UserError: the file is missing or damaged.
     """
     try:
-        return [Check.model_validate(check) for check in json.loads(path.read_text())]
+        return TypeAdapter(list[Check]).validate_json(path.read_text())
     except (OSError, ValueError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(
@@ -48,10 +50,10 @@ def read(path: Path) -> list[Check]:
 
 def table(checks: Sequence[Check]) -> str:
     """One line a check, for the terminal."""
-    lines = [f"{'claim':28}{'of':16}{'status':18}{'measured':>10}{'bound':>10}"]
+    lines = [f"{'claim':24}{'of':24}{'status':18}{'measured':>10}{'bound':>10}"]
     for check in checks:
         numbers = "".join(
             "-".rjust(10) if value is None else f"{value:10.3g}" for value in (check.measured, check.bound)
         )
-        lines.append(f"{check.claim:28}{check.experiment:16}{check.status:18}{numbers}")
+        lines.append(f"{check.claim:24}{check.experiment:24}{check.status:18}{numbers}")
     return "\n".join(lines)

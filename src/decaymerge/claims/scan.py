@@ -27,19 +27,22 @@ def _check(
     note: str,
     kind: Literal["upper", "lower"] = "upper",
 ) -> Check:
-    slack = bound / measured if kind == "upper" else measured / bound
     known = bool(np.isfinite(measured))
+    holds = measured <= bound if kind == "upper" else measured >= bound
+    slack = (bound / measured if measured else None) if kind == "upper" else measured / bound
     return Check(
         claim=claim,
         statement=statement,
         experiment=f"scan/{name}",
-        status=("bound holds" if slack >= 1 else "not supported") if known else "assumption unmet",
+        status=("bound holds" if holds else "not supported") if known else "assumption unmet",
         measured=measured if known else None,
         bound=bound,
         slack=slack if known else None,
         tolerance=None,
         seeds=[],
-        note=note if known else "the architecture is unknown, or lacks these roles",
+        note=note
+        if known
+        else "a value is missing: the architecture is unknown, a layer lacks a role, or a matrix is zero",
     )
 
 

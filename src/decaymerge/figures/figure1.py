@@ -50,7 +50,7 @@ def _against_layer(ax: Axes, values: xr.DataArray, title: str, ylabel: str) -> N
     ax.set(yscale="log", xlabel="layer", ylabel=ylabel)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     plain_ticks(ax)
-    ax.set_title(title)
+    ax.set_title(title, parse_math=False)
 
 
 def table1(job: FigureJob, scans: Sequence[xr.Dataset]) -> str:

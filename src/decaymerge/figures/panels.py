@@ -110,6 +110,8 @@ def lines(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str, order: Sequenc
         markevery=max(1, frame[x].nunique() // 8),
         ax=ax,
     )
+    if not ax.get_lines():
+        return
     drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in ax.get_lines()])
     if (drawn > 0).any():  # the lines set the range, bands may leave it
         ax.set_ylim(drawn[drawn > 0].min() / 1.4, 1.4 * drawn.max())

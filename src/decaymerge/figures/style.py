@@ -37,7 +37,7 @@ def panels(
 def label_panels(axes: Sequence[Axes]) -> None:
     """Put (a), (b), … before the panels' titles."""
     for letter, ax in zip("abcdefghijkl", axes, strict=False):
-        ax.set_title(f"({letter}) {ax.get_title(loc='left')}", fontsize="medium")
+        ax.set_title(f"({letter}) {ax.get_title(loc='left')}", fontsize="medium", parse_math=False)
 
 
 def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:

@@ -49,14 +49,13 @@ def scan(job: ScanJob, checkpoint: Checkpoint, plan: Plan) -> xr.Dataset:
     layers = list(dict.fromkeys(group.layer for group in plan.groups))
     roles = ROLES if plan.architecture else ("matrix",)
     measured: dict[tuple[str, str], dict[str, Any]] = {}
-    guesses: dict[str, np.ndarray] = {}  # leading singular vectors of the layer before, by role
     with progress_bar(job.source[0].split("/")[-1], plan.bytes_to_read, "B") as bar:
         for group in plan.groups:
             names = [name for part in group.parts.values() for name in part]
             matrices = roles_of(plan.architecture, checkpoint.config, group.parts, checkpoint.read(names))
             for role, blocks in matrices.items():
                 arrays = [block.numpy() for block in blocks]
-                measured[group.layer, role] = _measure(job, group, role, arrays, guesses)
+                measured[group.layer, role] = _measure(job, group, role, arrays)
             del matrices, blocks, arrays  # before the next ones are read
             bar.update(sum(checkpoint.tensors[name].nbytes for name in names))
     return _dataset(job, checkpoint, plan, layers, roles, measured)
@@ -81,6 +80,9 @@ def roles_of(
             "QKV": [fused]
         }
     if {"Q", "K", "V"} <= set(blocks):
+        if len({blocks[role][0].shape[1] for role in "QKV"}) > 1:
+            listed = ", ".join(name for names in parts.values() for name in names)
+            raise UserError(f"{listed}: Q, K and V have inputs of different dimensions")
         blocks["QKV"] = [block for role in "QKV" for block in blocks[role]]
     return blocks
 
@@ -90,30 +92,43 @@ def split(architecture: Architecture, config: dict[str, Any], fused: Tensor) -> 
     if architecture.fused == "stacked":
         return list(fused.chunk(3))
     heads = config.get("num_attention_heads")
-    if not heads:
+    if heads is None:
         raise UserError(f"{architecture.name}: config.json with num_attention_heads is needed to split QKV")
+    groups = config.get("num_key_value_heads") or heads
+    parts = (
+        3 * heads
+        if architecture.fused == "interleaved"
+        else heads + 2 * groups
+        if _counts(heads, groups)
+        else 0
+    )
+    if not _counts(heads, groups) or len(fused) % parts:
+        raise UserError(
+            f"{architecture.name}: config.json states {heads} heads and {groups} of keys and values, which does not"
+            f" divide the {len(fused)} rows of QKV"
+        )
     if architecture.fused == "interleaved":
         by_head = fused.unflatten(0, (heads, 3, -1))  # (head, Q K V, head dimension, in)
         return [by_head[:, i].flatten(0, 1) for i in range(3)]
-    groups = config.get("num_key_value_heads") or heads
     unit = len(fused) // (heads + 2 * groups)
     return list(fused.split([heads * unit, groups * unit, groups * unit]))
+
+
+def _counts(*values: Any) -> bool:
+    return all(type(value) is int and value > 0 for value in values)
 
 
 def _wide(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype in WIDE else tensor.float()
 
 
-def _measure(
-    job: ScanJob, group: Group, role: str, blocks: Blocks, guesses: dict[str, np.ndarray]
-) -> dict[str, Any]:
+def _measure(job: ScanJob, group: Group, role: str, blocks: Blocks) -> dict[str, Any]:
     try:
         frobenius = frobenius_norm(blocks)
     except NotFiniteError:
         tensors = ", ".join(group.parts.get(role) or group.parts["QKV"])
         raise UserError(f"{tensors} has an infinite or NaN entry; the checkpoint is damaged") from None
-    spectral = spectral_norm(blocks, job.tolerance, guesses.get(role))
-    guesses[role] = spectral.vector
+    spectral = spectral_norm(blocks, job.tolerance)
     ratio = frobenius / spectral.value if spectral.value else math.nan
     measured: dict[str, Any] = {
         "frobenius_norm": frobenius,

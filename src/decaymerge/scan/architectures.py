@@ -6,7 +6,7 @@ names. All matrices are meant as maps (out, in) from the layer's input; ``transp
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +31,14 @@ class Architecture:
             if match := re.fullmatch(rf"(.*?)(\d+)\.{suffix}\.weight", tensor):
                 return match[1], int(match[2]), role
         return None
+
+    def fits(self, tensor: str, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor has the shape that its role asks for, as far as that is known."""
+        place = self.role_of(tensor)
+        if self.fused != "stacked" or place is None or place[2] != "QKV" or len(shape) != 2:
+            return True
+        out, into = shape[::-1] if self.transposed else shape
+        return out == 3 * into
 
 
 def _separate(query: str, key: str, value: str, output: str, first: str, second: str) -> dict[str, str]:
@@ -166,12 +174,20 @@ ARCHITECTURES = (
 )
 
 
-def recognise(tensors: Iterable[str]) -> Architecture | None:
-    """The row that names most of the tensors, among those all of whose roles are found; none if there is none."""
-    names = list(tensors)
+def recognise(tensors: Mapping[str, tuple[int, ...]]) -> Architecture | None:
+    """The row that names most of the tensors, among those that fit; none if there is none.
+
+    A row fits if all its roles are found and, where Q, K and V are stacked, the shape is that of three squares:
+    nanoGPT and GPT-BigCode have GPT-2's names, but other layouts.
+
+    Args:
+        tensors: Shape of each tensor by its name.
+    """
     best, most = None, 0
     for row in ARCHITECTURES:
-        roles = [found[2] for name in names if (found := row.role_of(name))]
+        roles = [found[2] for name in tensors if (found := row.role_of(name))]
+        if not all(row.fits(name, shape) for name, shape in tensors.items()):
+            continue
         if set(roles) == set(row.suffixes) and len(roles) > most:
             best, most = row, len(roles)
     return best

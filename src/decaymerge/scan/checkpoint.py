@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +19,11 @@ DTYPES = {
     "F32": torch.float32,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
 }
-"""Floating-point types of a safetensors header; others are no weights."""
+"""Floating-point types of a safetensors header that are numbers by themselves; 8-bit ones need scales."""
 
+NESTED = ("model", "state_dict", "model_state_dict")
+"""Where trainers put the weights in a file that holds more."""
 REOPEN_BYTES = 256_000_000
 """Bytes that are read before files are closed and opened again, so that mapped pages do not add up."""
 
@@ -62,8 +61,18 @@ class Checkpoint:
         self.config: dict[str, Any] = _read_json(folder / "config.json")
         self.tensors: dict[str, TensorInfo] = {}
         for file in self.files:
-            self.tensors |= _header(file)
+            for name, info in _header(file).items():
+                if name in self.tensors:
+                    raise UserError(
+                        f"{name} is in {self.tensors[name].file.name} and in {file.name}; give one of the files"
+                    )
+                self.tensors[name] = info
 
+        legacy = [
+            file for file in self.files if file.suffix != ".safetensors" and not zipfile.is_zipfile(file)
+        ]
+        self.whole_bytes = sum(file.stat().st_size for file in legacy)
+        """Of files that cannot be mapped."""
         self._opened: dict[Path, Any] = {}
         self._touched = 0
 
@@ -95,7 +104,13 @@ def weight_files(place: Path) -> list[Path]:
         files = sorted(path for path in place.glob(pattern) if path.name != "training_args.bin")
         index = next(iter(sorted(place.glob(f"{pattern}.index.json"))), None)
         if index is not None:
-            files = sorted({place / name for name in _read_json(index)["weight_map"].values()})
+            weight_map = _read_json(index).get("weight_map")
+            names = {str(name) for name in weight_map.values()} if isinstance(weight_map, dict) else set()
+            if not names or any(name != Path(name).name for name in names):
+                raise UserError(
+                    f"{index} has no weight_map from tensors to files beside it; fetch the checkpoint again"
+                )
+            files = sorted(place / name for name in names)
         if missing := [path.name for path in files if not path.is_file()]:
             raise UserError(
                 f"{place} lacks {', '.join(missing)}, which its index names; fetch the checkpoint again"
@@ -136,17 +151,27 @@ def _header(file: Path) -> dict[str, TensorInfo]:
 
 def _load(file: Path) -> dict[str, Tensor]:
     """Tensors of a PyTorch file, memory-mapped; fairseq's legacy files (not zip archives) are read whole."""
+    with file.open("rb") as opened:
+        if opened.read(40).startswith(b"version https://git-lfs"):
+            raise UserError(f"{file} is a Git LFS pointer, not the weights; run git lfs pull")
     try:
         # A file of before PyTorch 1.6 is no archive and cannot be mapped; fairseq keeps its arguments beside.
         mapped = zipfile.is_zipfile(file)
         with torch.serialization.safe_globals([argparse.Namespace]):
             loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(f"{file} is not readable as a file of tensors alone ({reason})") from None
-    for key in ("model", "state_dict"):
+    except (
+        Exception
+    ) as error:  # bytes that are no checkpoint fail in any way; torch's advice to unpickle is not given
+        kind = type(error).__name__
+        raise UserError(
+            f"{file} is not readable as a file of tensors alone ({kind}); nothing was unpickled"
+        ) from None
+    for key in NESTED:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
     if not isinstance(loaded, Mapping):
         raise UserError(f"{file} holds a {type(loaded).__name__}, not a mapping from names to tensors")
-    return {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+    tensors = {str(name): value.detach() for name, value in loaded.items() if isinstance(value, Tensor)}
+    if odd := [name for name, value in tensors.items() if value.layout is not torch.strided or value.is_meta]:
+        raise UserError(f"{file}: {odd[0]} is sparse or without data; save the checkpoint with dense tensors")
+    return {name: value.resolve_neg() for name, value in tensors.items()}

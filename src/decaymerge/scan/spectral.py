@@ -15,10 +15,8 @@ Blocks = Sequence[np.ndarray]
 
 CHUNK = 65_536
 """Entries that are converted to float64 at a time."""
-FIRST_CHECK = 2
+FIRST_CHECK = 5
 """Lanczos steps before the first look at the residual; later looks are where it is expected to be small."""
-RANDOM_PART = 0.1
-"""Length of what is random in a start vector beside a guess of length 1."""
 
 
 class NotFiniteError(Exception):
@@ -26,13 +24,10 @@ class NotFiniteError(Exception):
 
 
 class SpectralNorm(NamedTuple):
-    """Largest singular value, the residual that bounds its distance to a singular value, and its singular vector:
-    the right one, or the left one of a matrix with fewer rows than columns.
-    """
+    """Largest singular value, and the residual that bounds its distance to a singular value."""
 
     value: float
     residual: float
-    vector: np.ndarray
     steps: int
 
 
@@ -43,40 +38,39 @@ def frobenius_norm(blocks: Blocks) -> float:
         NotFiniteError: an entry is infinite or NaN.
     """
     total = 0.0
-    for block in blocks:
-        flat = block.ravel(order="K")  # as it lies in memory
-        for first in range(0, flat.size, CHUNK):
-            wide = flat[first : first + CHUNK].astype(np.float64)
-            total += float(wide @ wide)
+    with np.errstate(over="ignore"):  # it is looked at below
+        for block in blocks:
+            flat = block.ravel(order="K")  # as it lies in memory
+            for first in range(0, flat.size, CHUNK):
+                wide = flat[first : first + CHUNK].astype(np.float64)
+                total += float(wide @ wide)
     if not math.isfinite(total):
-        raise NotFiniteError
+        largest = max(float(np.abs(block).max()) for block in blocks)
+        if not math.isfinite(largest):
+            raise NotFiniteError
+        return largest * frobenius_norm([block / largest for block in blocks])  # float64 entries above 1e150
     return math.sqrt(total)
 
 
-def spectral_norm(
-    blocks: Blocks, tolerance: float = 1e-6, guess: np.ndarray | None = None, seed: int = 0
-) -> SpectralNorm:
+def spectral_norm(blocks: Blocks, tolerance: float = 1e-6, seed: int = 0) -> SpectralNorm:
     """‖W‖_2 by Golub-Kahan-Lanczos with reorthogonalised right vectors (Simon and Zha 2000).
 
     Stops when ‖Wᵀu - σv‖ ≤ ``tolerance`` · σ for the leading Ritz triple (σ, u, v). That bounds the distance of σ
-    to a singular value; the random part of the start vector makes it the largest one. The usual estimate by the
-    residual's square over the gap would stop sooner, but between close singular values it is wrong.
+    to a singular value, and a random start, which favours none, makes it the largest one. Two faster ways were
+    tried and are wrong between close singular values: to start at the vector of the layer before, and to stop by
+    the residual's square over the gap.
 
     Args:
         blocks: W as blocks of rows; the arithmetic is in its precision, which for float32 allows a tolerance down
             to about 1e-6.
         tolerance: Relative tolerance.
-        guess: A unit vector to start near, such as the one found for the same role one layer before.
-        seed: Of the random part of the start vector.
+        seed: Of the start vector.
     """
     if len(blocks) == 1 and blocks[0].shape[0] < blocks[0].shape[1]:
-        blocks = [blocks[0].T]  # the same norm, and the shorter side is the one that layers have in common
+        blocks = [blocks[0].T]  # the same norm, with shorter vectors to keep
     rows, columns = sum(map(len, blocks)), blocks[0].shape[1]
     dtype, limit = blocks[0].dtype, min(rows + 1, columns)
-    random = np.random.default_rng(seed).standard_normal((columns,))
-    start = random / _length(random)
-    if guess is not None and len(guess) == columns:
-        start = guess + RANDOM_PART * start
+    start = np.random.default_rng(seed).standard_normal((columns,))
     right = (start / _length(start)).astype(dtype)
     basis = np.empty((min(limit, 32), columns), dtype)
     left, beta, negligible = np.zeros(rows, dtype), 0.0, 0.0
@@ -92,7 +86,7 @@ def spectral_norm(
         alphas.append(alpha := _length(left))
         negligible = max(negligible, alpha * float(np.finfo(dtype).eps))
         if alpha <= negligible or k == rows:  # the Krylov space is exhausted, or W = 0
-            return _leading([*alphas[:-1], 0.0], betas, 0.0).of(known)
+            return _leading([*alphas[:-1], 0.0], betas, 0.0)
         left /= dtype.type(alpha)
         right = _transposed_times(blocks, left) - dtype.type(alpha) * right  # β_k v_{k+1} = Wᵀu_k - α_k v_k
         right -= (known @ right) @ known
@@ -101,7 +95,7 @@ def spectral_norm(
         if last or k >= check:
             found = _leading(alphas, betas, beta)
             if last or found.residual <= tolerance * found.value:
-                return found.of(known)
+                return found
             now = (k, found.residual / found.value)
             check, before = k + _steps_to(tolerance, before, now), now
         betas.append(beta)
@@ -128,25 +122,14 @@ def _steps_to(tolerance: float, before: tuple[int, float], now: tuple[int, float
 
 
 def _length(vector: np.ndarray) -> float:
-    return math.sqrt(float(vector @ vector))
+    wide = vector.astype(np.float64)  # the square of a float32 may be too large or too small for one
+    return math.sqrt(float(wide @ wide))
 
 
-class _Ritz(NamedTuple):
-    """Leading Ritz triple in coordinates of the Lanczos basis."""
-
-    value: float
-    residual: float
-    coordinates: np.ndarray
-
-    def of(self, basis: np.ndarray) -> SpectralNorm:
-        vector = self.coordinates.astype(basis.dtype) @ basis
-        return SpectralNorm(self.value, self.residual, vector, len(basis))
-
-
-def _leading(alphas: list[float], betas: list[float], beta: float) -> _Ritz:
-    """Leading Ritz triple of the bidiagonal matrix; its residual is β_k |p_k|."""
-    left, values, right = np.linalg.svd(np.diag(alphas) + np.diag(betas, 1))
-    return _Ritz(float(values[0]), beta * abs(float(left[-1, 0])), right[0])
+def _leading(alphas: list[float], betas: list[float], beta: float) -> SpectralNorm:
+    """Leading Ritz value of the bidiagonal matrix and its residual β_k |p_k|."""
+    left, values, _ = np.linalg.svd(np.diag(alphas) + np.diag(betas, 1))
+    return SpectralNorm(float(values[0]), beta * abs(float(left[-1, 0])), len(alphas))
 
 
 def singular_values(blocks: Blocks) -> np.ndarray:

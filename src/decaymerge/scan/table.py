@@ -52,7 +52,7 @@ def of_scan(scanned: xr.Dataset) -> str:
     for layer in scanned.layer.values:
         of_layer = scanned.sel(layer=layer)
         cells = [
-            f"{norm:8.2f} /{rank:7.1f}" if np.isfinite(norm) else "-"
+            f"{norm:.4g} / {rank:.3g}" if np.isfinite(norm) else "-"
             for norm, rank in zip(of_layer.frobenius_norm.values, of_layer.stable_rank.values, strict=True)
         ]
         lines.append(
