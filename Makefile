@@ -38,7 +38,7 @@ lint: $(INSTALLED)
 	ruff check src tests benchmarks
 	ruff format --check src tests benchmarks
 	snakefmt --check Snakefile rules
-	snakemake --lint --configfile config/smoke.yaml
+	snakemake --lint
 	mypy
 
 format: $(INSTALLED)

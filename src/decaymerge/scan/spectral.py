@@ -15,7 +15,7 @@ Blocks = Sequence[np.ndarray]
 
 CHUNK = 65_536
 """Entries that are converted to float64 at a time."""
-FIRST_CHECK = 5
+FIRST_CHECK = 2
 """Lanczos steps before the first look at the residual; later looks are where it is expected to be small."""
 
 
@@ -84,9 +84,9 @@ def spectral_norm(blocks: Blocks, tolerance: float = 1e-6, seed: int = 0) -> Spe
         known = basis[: k + 1]
         left = _times(blocks, right) - dtype.type(beta) * left  # α_k u_k = W v_k - β_{k-1} u_{k-1}
         alphas.append(alpha := _length(left))
-        negligible = max(negligible, alpha * float(np.finfo(dtype).eps))
+        negligible = max(negligible, alpha * tolerance)
         if alpha <= negligible or k == rows:  # the Krylov space is exhausted, or W = 0
-            return _leading([*alphas[:-1], 0.0], betas, 0.0)
+            return _leading([*alphas[:-1], 0.0], betas, 0.0)._replace(residual=0.0 if k == rows else alpha)
         left /= dtype.type(alpha)
         right = _transposed_times(blocks, left) - dtype.type(alpha) * right  # β_k v_{k+1} = Wᵀu_k - α_k v_k
         right -= (known @ right) @ known
