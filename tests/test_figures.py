@@ -31,6 +31,8 @@ def test_no_text_is_clipped_and_none_overlaps(smoke: Workflow, figure: str, name
     summaries = [store.read(smoke.folder / f"results/{name}/summary.nc") for name in names]
     drawn = FIGURES[figure](job_of(names), summaries)
     drawn.canvas.draw()
+    title = drawn.get_suptitle()
+    assert "standard deviation over seeds" in title and "n = 40 samples" in title
     inches = drawn.get_tightbbox()
     width, height = drawn.get_size_inches()
     assert inches.x0 >= 0 and inches.y0 >= 0 and inches.x1 <= width and inches.y1 <= height

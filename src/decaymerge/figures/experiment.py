@@ -13,7 +13,7 @@ from decaymerge.figures.panels import (
     nearest_weight_decay,
     stable_rank_against_steps,
 )
-from decaymerge.figures.style import label_panels, legend_below, panels
+from decaymerge.figures.style import OVER_SEEDS, label_panels, legend_below, panels
 from decaymerge.jobs import FigureJob, describe_experiment
 
 TASKS_SHOWN = 2
@@ -33,9 +33,8 @@ def draw_experiment(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
     tasks = summary.task.values[:TASKS_SHOWN]
     merges, depth = summary.sizes["model"] > 1, summary.sizes["layer"]
     rank_panels = (2 if least != shown else 1) if depth > 1 else 0
-    figure, axes = panels(
-        len(tasks) + 1 + merges + rank_panels, f"{job.names[0]}: {describe_experiment(experiment)}"
-    )
+    title = f"{job.names[0]}: {describe_experiment(experiment)}\n{OVER_SEEDS}"
+    figure, axes = panels(len(tasks) + 1 + merges + rank_panels, title)
     panel = iter(axes)
 
     for task in tasks:
