@@ -60,8 +60,8 @@ def mpnet(other_python: str) -> list[dict[str, Any]]:
         ranks.clear()
         for name in names:
             matrix = [checkpoint.read([name])[0].numpy()]
-            spectral = spectral_norm(matrix)
-            ranks.append((frobenius_norm(matrix) / spectral.value) ** 2)
+            frobenius = frobenius_norm(matrix)
+            ranks.append((frobenius / spectral_norm(matrix, frobenius).value) ** 2)
 
     def seconds(work: Any) -> float:
         start = time.perf_counter()

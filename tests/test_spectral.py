@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decaymerge.scan.spectral import (
+    Blocks,
     NotFiniteError,
+    SpectralNorm,
     effective_rank,
     frobenius_norm,
     singular_values,
@@ -39,6 +41,8 @@ MATRICES = {
     "nearly repeated, 1e-4 apart": with_singular_values(spectrum([5, 5 * (1 - 1e-4)]), 120, 90),
     "nearly repeated, 1e-5 apart": with_singular_values(spectrum([5, 5 * (1 - 1e-5)]), 120, 90),
     "all equal (orthogonal)": np.linalg.qr(RNG.standard_normal((64, 64)))[0],
+    "no gap at either end (cosines)": with_singular_values(np.cos(np.linspace(0, 1.5, 92)), 92, 132),
+    "twelve orders of magnitude": with_singular_values(np.logspace(0, -12, 70), 70, 90),
     "1 x n": RNG.standard_normal((1, 77)),
     "n x 1": RNG.standard_normal((77, 1)),
     "1 x 1": np.array([[-3.0]]),
@@ -48,20 +52,24 @@ MATRICES = {
 }
 
 
+def spectral(blocks: Blocks, tolerance: float = 1e-6, seed: int = 0) -> SpectralNorm:
+    return spectral_norm(blocks, frobenius_norm(blocks), tolerance, seed)
+
+
 @pytest.mark.parametrize("name", MATRICES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-6)])
 def test_norms_against_numpy(name: str, dtype: type, tolerance: float) -> None:
     stored: np.ndarray = MATRICES[name].astype(dtype)
     exact = stored.astype(np.float64)
     values = np.linalg.svd(exact, compute_uv=False)
-    found = spectral_norm([stored], tolerance)
+    found = spectral([stored], tolerance)
     assert found.value == pytest.approx(values[0], rel=2 * tolerance)
-    assert found.residual <= tolerance * found.value or found.steps == min(exact.shape)
+    assert found.residual <= tolerance * found.value
     assert frobenius_norm([stored]) == pytest.approx(np.linalg.norm(exact), rel=1e-13)
 
 
 def test_zero_matrix() -> None:
-    assert spectral_norm([np.zeros((5, 7))]).value == 0
+    assert spectral([np.zeros((5, 7))]).value == 0
     assert frobenius_norm([np.zeros((5, 7))]) == 0
     assert math.isnan(effective_rank(singular_values([np.zeros((5, 7))])))
 
@@ -84,13 +92,13 @@ def test_frobenius_norm_does_not_overflow() -> None:
 def test_two_large_values_close_together(gap: float) -> None:
     values = np.linspace(0.01, 1, 256)
     values[:2] = 2, 2 * (1 + gap)
-    assert spectral_norm([np.diag(values).astype(np.float32)]).value == pytest.approx(2 * (1 + gap), rel=2e-6)
+    assert spectral([np.diag(values).astype(np.float32)]).value == pytest.approx(2 * (1 + gap), rel=2e-6)
 
 
 def test_blocks_are_one_matrix() -> None:
     whole = RNG.standard_normal((90, 40))
     blocks = [whole[:30], whole[30:40], whole[40:]]
-    assert spectral_norm(blocks, 1e-10).value == pytest.approx(spectral_norm([whole], 1e-10).value, rel=1e-10)
+    assert spectral(blocks, 1e-10).value == pytest.approx(spectral([whole], 1e-10).value, rel=1e-10)
     assert frobenius_norm(blocks) == pytest.approx(frobenius_norm([whole]), rel=1e-14)
     np.testing.assert_allclose(singular_values(blocks), singular_values([whole]))
 
@@ -99,14 +107,14 @@ def test_views_need_no_copy_of_their_own_order() -> None:
     whole = RNG.standard_normal((50, 90))
     view = whole.T[20:60]  # neither contiguous nor the transpose of something contiguous
     assert frobenius_norm([view]) == pytest.approx(float(np.linalg.norm(view)), rel=1e-13)
-    assert spectral_norm([view], 1e-10).value == pytest.approx(float(np.linalg.norm(view, 2)), rel=1e-9)
+    assert spectral([view], 1e-10).value == pytest.approx(float(np.linalg.norm(view, 2)), rel=1e-9)
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 10_000))
 def test_any_shape(rows: int, columns: int, seed: int) -> None:
     matrix = np.random.default_rng(seed).standard_normal((rows, columns))
-    found = spectral_norm([matrix], 1e-10, seed=seed)
+    found = spectral([matrix], 1e-10, seed=seed)
     assert found.value == pytest.approx(np.linalg.norm(matrix, 2), rel=1e-9)
 
 

@@ -128,7 +128,7 @@ def _measure(job: ScanJob, group: Group, role: str, blocks: Blocks) -> dict[str,
     except NotFiniteError:
         tensors = ", ".join(group.parts.get(role) or group.parts["QKV"])
         raise UserError(f"{tensors} has an infinite or NaN entry; the checkpoint is damaged") from None
-    spectral = spectral_norm(blocks, job.tolerance)
+    spectral = spectral_norm(blocks, frobenius, job.tolerance)
     ratio = frobenius / spectral.value if spectral.value else math.nan
     measured: dict[str, Any] = {
         "frobenius_norm": frobenius,

@@ -5,7 +5,8 @@ matrix-vector products are the fastest to be had here: a scan is little else.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,9 @@ Blocks = Sequence[np.ndarray]
 
 CHUNK = 65_536
 """Entries that are converted to float64 at a time."""
-FIRST_CHECK = 2
+PIECE = 4_000_000
+"""Bytes of W that are used twice while they are in the cache (1 to 16 MB were tried on matrices beyond it)."""
+FIRST_CHECK = 5
 """Lanczos steps before the first look at the residual; later looks are where it is expected to be small."""
 
 
@@ -29,6 +32,10 @@ class SpectralNorm(NamedTuple):
     value: float
     residual: float
     steps: int
+
+    def times(self, scale: float) -> "SpectralNorm":
+        """Of the matrix times ``scale``."""
+        return SpectralNorm(scale * self.value, scale * self.residual, self.steps)
 
 
 def frobenius_norm(blocks: Blocks) -> float:
@@ -52,84 +59,95 @@ def frobenius_norm(blocks: Blocks) -> float:
     return math.sqrt(total)
 
 
-def spectral_norm(blocks: Blocks, tolerance: float = 1e-6, seed: int = 0) -> SpectralNorm:
-    """‖W‖_2 by Golub-Kahan-Lanczos with reorthogonalised right vectors (Simon and Zha 2000).
+def spectral_norm(blocks: Blocks, frobenius: float, tolerance: float = 1e-6, seed: int = 0) -> SpectralNorm:
+    """‖W‖_2 by Golub-Kahan-Lanczos bidiagonalisation (Golub and Kahan 1965).
 
     Stops when ‖Wᵀu - σv‖ ≤ ``tolerance`` · σ for the leading Ritz triple (σ, u, v). That bounds the distance of σ
     to a singular value, and a random start, which favours none, makes it the largest one. Two faster ways were
     tried and are wrong between close singular values: to start at the vector of the layer before, and to stop by
-    the residual's square over the gap.
+    the residual's square over the gap. Nothing is reorthogonalised: the vectors stay orthogonal until a Ritz
+    vector has converged (Paige 1980), and the first one that does is the one that is asked for.
 
     Args:
         blocks: W as blocks of rows; the arithmetic is in its precision, which for float32 allows a tolerance down
             to about 1e-6.
+        frobenius: ‖W‖_F, by which W is scaled: no square overflows.
         tolerance: Relative tolerance.
         seed: Of the start vector.
     """
-    if len(blocks) == 1 and blocks[0].shape[0] < blocks[0].shape[1]:
-        blocks = [blocks[0].T]  # the same norm, with shorter vectors to keep
-    rows, columns = sum(map(len, blocks)), blocks[0].shape[1]
-    dtype, limit = blocks[0].dtype, min(rows + 1, columns)
-    start = np.random.default_rng(seed).standard_normal((columns,))
-    right = (start / _length(start)).astype(dtype)
-    basis = np.empty((min(limit, 32), columns), dtype)
-    left, beta, negligible = np.zeros(rows, dtype), 0.0, 0.0
+    if frobenius == 0:
+        return SpectralNorm(0.0, 0.0, 0)
+    if len(blocks) == 1 and not blocks[0].flags.c_contiguous:
+        blocks = [blocks[0].T]  # the same norm, and rows that lie in one piece
+    pieces = list(_pieces(blocks))
+    rows, columns, dtype = sum(map(len, blocks)), blocks[0].shape[1], blocks[0].dtype
+    right, left = _start(columns, seed).astype(dtype), np.zeros(rows, dtype)
     alphas: list[float] = []
     betas: list[float] = []
-    check, before = FIRST_CHECK, (0, 1.0)
-    for k in range(limit):
-        if k == len(basis):
-            basis = np.concatenate([basis, np.empty_like(basis)])
-        basis[k] = right
-        known = basis[: k + 1]
-        left = _times(blocks, right) - dtype.type(beta) * left  # α_k u_k = W v_k - β_{k-1} u_{k-1}
+    beta, check, before = 0.0, FIRST_CHECK, (1, 1.0)
+    while True:
+        scaled, product = right * dtype.type(1 / frobenius), np.zeros(columns, dtype)
+        left *= dtype.type(-beta)
+        for piece, at in pieces:
+            left[at] += piece @ scaled  # α_k u_k = W v_k - β_{k-1} u_{k-1}
+            product += left[at] @ piece  # α_k Wᵀu_k, while the piece is in the cache
         alphas.append(alpha := _length(left))
-        negligible = max(negligible, alpha * tolerance)
-        if alpha <= negligible or k == rows:  # the Krylov space is exhausted, or W = 0
-            return _leading([*alphas[:-1], 0.0], betas, 0.0)._replace(residual=0.0 if k == rows else alpha)
-        left /= dtype.type(alpha)
-        right = _transposed_times(blocks, left) - dtype.type(alpha) * right  # β_k v_{k+1} = Wᵀu_k - α_k v_k
-        right -= (known @ right) @ known
+        negligible = max(alphas) * tolerance
+        if alpha <= negligible:  # the Krylov space is exhausted
+            alphas[-1] = 0.0
+            return _leading(alphas, betas, beta=0.0)._replace(residual=alpha).times(frobenius)
+        left *= dtype.type(1 / alpha)
+        product *= dtype.type(1 / alpha / frobenius)
+        right = product - dtype.type(alpha) * right  # β_k v_{k+1} = Wᵀu_k - α_k v_k
         beta = _length(right)
-        last = beta <= negligible or k + 1 == limit
-        if last or k >= check:
+        steps = len(alphas)
+        if beta <= negligible or steps >= check:
             found = _leading(alphas, betas, beta)
-            if last or found.residual <= tolerance * found.value:
-                return found
-            now = (k, found.residual / found.value)
-            check, before = k + _steps_to(tolerance, before, now), now
+            if found.residual <= tolerance * found.value:
+                return found.times(frobenius)
+            now = (steps, found.residual / found.value)
+            check, before = steps + _steps_to(tolerance, before, now), now
         betas.append(beta)
-        right /= dtype.type(beta)
-    raise AssertionError("unreachable: the last step returns")
+        right *= dtype.type(1 / beta)
 
 
-def _times(blocks: Blocks, vector: np.ndarray) -> np.ndarray:
-    return np.concatenate([block @ vector for block in blocks]) if len(blocks) > 1 else blocks[0] @ vector
+def _pieces(blocks: Blocks) -> Iterator[tuple[np.ndarray, slice]]:
+    """Rows of W that fit into a cache, and where they stand."""
+    first = 0
+    for block in blocks:
+        size = max(1, PIECE // block[0].nbytes)
+        for start in range(0, len(block), size):
+            piece = block[start : start + size]
+            yield piece, slice(first + start, first + start + len(piece))
+        first += len(block)
 
 
-def _transposed_times(blocks: Blocks, vector: np.ndarray) -> np.ndarray:
-    ends = np.cumsum([len(block) for block in blocks])
-    parts = np.split(vector, ends[:-1]) if len(blocks) > 1 else [vector]
-    products = [block.T @ part for block, part in zip(blocks, parts, strict=True)]
-    return sum(products[1:], start=products[0])
+@cache
+def _start(columns: int, seed: int) -> np.ndarray:
+    vector = np.random.default_rng(seed).standard_normal(columns)
+    return vector / _length(vector)
 
 
 def _steps_to(tolerance: float, before: tuple[int, float], now: tuple[int, float]) -> int:
-    """Steps until the residual, which falls geometrically in the end, is expected to be below the tolerance."""
+    """Steps that surely go before the residual, which falls ever faster, may be below the tolerance."""
     (k0, r0), (k1, r1) = before, now
     rate = math.log(r0 / r1) / (k1 - k0)
-    return max(1, min(8, int(math.log(r1 / tolerance) / rate))) if rate > 0 else 1
+    return max(1, min(8, k1, int(0.75 * math.log(r1 / tolerance) / rate))) if rate > 0 else 1
 
 
 def _length(vector: np.ndarray) -> float:
-    wide = vector.astype(np.float64)  # the square of a float32 may be too large or too small for one
+    wide = vector.astype(np.float64)
     return math.sqrt(float(wide @ wide))
 
 
 def _leading(alphas: list[float], betas: list[float], beta: float) -> SpectralNorm:
-    """Leading Ritz value of the bidiagonal matrix and its residual β_k |p_k|."""
-    left, values, _ = np.linalg.svd(np.diag(alphas) + np.diag(betas, 1))
-    return SpectralNorm(float(values[0]), beta * abs(float(left[-1, 0])), len(alphas))
+    """Leading Ritz value of the bidiagonal matrix B and its residual β_k |p_k|, p the leading vector of BBᵀ."""
+    size = len(alphas)
+    bidiagonal = np.zeros((size, size))
+    bidiagonal.flat[:: size + 1] = alphas
+    bidiagonal.flat[1 :: size + 1] = betas
+    squares, vectors = np.linalg.eigh(bidiagonal @ bidiagonal.T)
+    return SpectralNorm(math.sqrt(squares[-1]), beta * abs(float(vectors[-1, -1])), size)
 
 
 def singular_values(blocks: Blocks) -> np.ndarray:
