@@ -88,7 +88,7 @@ def own_networks(wildcards):
 
 
 def merge_settings(wildcards):
-    return jobs.MergeJob(methods=EXPERIMENTS[wildcards.experiment].merging).model_dump_json()
+    return jobs.merge_job(EXPERIMENTS[wildcards.experiment]).model_dump_json()
 
 
 def task_data(wildcards):

@@ -30,7 +30,10 @@ def decaymerge(*arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["merge", "out.nc", "missing.nc", "--settings", '{"methods": ["sum"]}'], "missing.nc is missing"),
+        (
+            ["merge", "out.nc", "missing.nc", "--settings", '{"methods": ["sum"], "trained": 3}'],
+            "missing.nc is missing",
+        ),
         (["merge", "out.nc", "x.nc", "--settings", "{"], "--settings: Invalid JSON"),
         (
             ["figures", "figure9", "x.pdf", "x.nc", "--settings", "{}"],

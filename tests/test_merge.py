@@ -22,7 +22,7 @@ SCALED = {"method": "scaled", "coefficient": 0.7}
 
 
 def merged(networks: list[xr.Dataset], methods: list[Any]) -> xr.Dataset:
-    return merge(MergeJob.model_validate({"methods": methods}), networks)
+    return merge(MergeJob.model_validate({"methods": methods, "trained": 3}), networks)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,12 @@ def test_networks_of_other_seeds_are_refused(networks: list[xr.Dataset]) -> None
 
 def test_evaluation_against_plain_numpy(data: list[xr.Dataset], networks: list[xr.Dataset]) -> None:
     job = EvaluateJob(
-        pair="a+b", tasks=["a", "b"], weight_decay=1e-3, network=Network(hidden=[10, 8]), margin=1.0
+        pair="a+b",
+        tasks=["a", "b"],
+        weight_decay=1e-3,
+        network=Network(hidden=[10, 8]),
+        loss="logistic",
+        margin=1.0,
     )
     both = merged(networks[:2], ["sum", "average"])
     found = evaluate(job, data[:2], networks[:2], both, CPU)
@@ -97,5 +102,7 @@ def test_evaluation_against_plain_numpy(data: list[xr.Dataset], networks: list[x
 
 
 def test_single_task_has_own_alone(data: list[xr.Dataset], networks: list[xr.Dataset]) -> None:
-    job = EvaluateJob(pair="a", tasks=["a"], weight_decay=0, network=Network(hidden=[10, 8]), margin=1.0)
+    job = EvaluateJob(
+        pair="a", tasks=["a"], weight_decay=0, network=Network(hidden=[10, 8]), loss="logistic", margin=1.0
+    )
     assert evaluate(job, data[:1], networks[:1], None, CPU).model.values.tolist() == ["own"]

@@ -1,6 +1,6 @@
 """The homogeneous network: closed-form gradient against autograd, homogeneity, outputs."""
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from torch import Tensor
 from decaymerge import measure
 from decaymerge.config import Network
 from decaymerge.network import Gradient, initialise, outputs
+from decaymerge.settings import Loss
 
 ACTIVATIONS = [("linear", 1.0), ("relu", 1.0), ("relu", 2.0), ("relu", 2.5)]
 HIDDEN = [[], [7], [7, 5], [7, 5, 6], [7, 5, 6, 4]]
@@ -41,21 +42,22 @@ def plain_outputs(network: Network, weights: list[Tensor], inputs: Tensor) -> Te
     return (hidden @ weights[-1].T).squeeze(-1)
 
 
+@pytest.mark.parametrize("loss", get_args(Loss))
 @pytest.mark.parametrize(("activation", "power", "hidden"), CASES)
-def test_gradient_agrees_with_autograd(activation: str, power: float, hidden: list[int]) -> None:
+def test_gradient_agrees_with_autograd(activation: str, power: float, hidden: list[int], loss: Loss) -> None:
     network = network_of(activation, power, hidden)
     weights, inputs, labels = batch(network)
     for weight in weights:
-        weight.requires_grad_()
+        weight.mul_(0.3 if loss == "exponential" else 1).requires_grad_()  # e^-z would overflow
     losses = [
-        measure.loss(labels[s] * plain_outputs(network, [weight[s] for weight in weights], inputs[s]))
+        measure.loss(labels[s] * plain_outputs(network, [weight[s] for weight in weights], inputs[s]), loss)
         for s in range(len(inputs))
     ]
     expected = torch.autograd.grad(sum(losses, torch.zeros(())), weights)
     with torch.no_grad():
-        gradient = Gradient(network, inputs, labels)
+        gradient = Gradient(network, inputs, labels, loss)
         torch.testing.assert_close(
-            measure.loss(gradient.forward(weights)), torch.stack(losses).detach(), rtol=1e-12, atol=0
+            measure.loss(gradient.forward(weights), loss), torch.stack(losses).detach(), rtol=1e-12, atol=0
         )
         layers = {k: delta.mT @ below for k, delta, below in gradient.backward(weights)}
     assert list(layers) == list(range(len(weights)))[::-1]
@@ -128,4 +130,6 @@ def test_measures_against_numpy() -> None:
     margins = torch.tensor([[-1.0, 0.0, 0.5, 2.0]])
     assert measure.error(margins).item() == 0.5
     assert measure.margin_error(margins, 1.0).item() == 0.75
-    np.testing.assert_allclose(measure.loss(margins), np.log1p(np.exp(-margins.numpy())).mean(-1), rtol=1e-6)
+    np.testing.assert_allclose(
+        measure.loss(margins, "logistic"), np.log1p(np.exp(-margins.numpy())).mean(-1), rtol=1e-6
+    )

@@ -12,11 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decaymerge import store, tasks
+from decaymerge import train as stage
 from decaymerge.errors import UserError
 from decaymerge.jobs import TrainJob
 from decaymerge.network import initialise
 from decaymerge.seeding import generator
-from decaymerge.train import kept_steps, train
+from decaymerge.train import train
+from decaymerge.train.recorder import kept_steps
+from decaymerge.train.span import InputSpan
 from test_cli import decaymerge
 from test_network import plain_outputs
 from test_tasks import gaussian_job
@@ -30,10 +33,15 @@ def train_job(**settings: Any) -> TrainJob:
         "task": "a",
         "weight_decay": 1e-3,
         "network": {"activation": "relu", "hidden": [10, 8]},
+        "loss": "logistic",
         "method": "gd",
         "step_size": 0.5,
         "steps": 200,
         "checkpoints": 6,
+        "batch_size": None,
+        "solver_tolerance": None,
+        "stationarity": None,
+        "finish": None,
         "dtype": "float32",
     }
     return TrainJob.model_validate(base | settings)
@@ -97,8 +105,9 @@ def plain_gradient_descent(job: TrainJob, data: xr.Dataset) -> list[np.ndarray]:
     ],
 )
 def test_training_in_the_span_of_the_inputs_is_plain_gradient_descent(
-    network: dict[str, Any], samples: int
+    network: dict[str, Any], samples: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stage, "InputSpan", lambda inputs, first, whole: InputSpan(inputs, first))
     job = train_job(network=network, dtype="float64", steps=100, step_size=0.2)
     data = tasks.make(gaussian_job(samples=samples), [])
     found = train(job, data, CPU)
@@ -108,7 +117,7 @@ def test_training_in_the_span_of_the_inputs_is_plain_gradient_descent(
 
 def test_first_layer_only_decays_outside_the_span_of_the_inputs() -> None:
     """Off the task's coordinates W_1(T) is (1-ηλ)^T W_1(0), exactly (the identity at ε = 0)."""
-    found = trained(dtype="float64", weight_decay=1e-2)
+    found = trained(dtype="float64", weight_decay=1e-2)  # in all coordinates, so nothing of it is built in
     first = found.W1.values[..., 6:]  # the other task's half of the 12 coordinates
     decay = (1 - 0.5 * 1e-2) ** found.step.values
     np.testing.assert_allclose(first, decay[:, None, None] * first[:, :1], rtol=1e-12, atol=1e-14)

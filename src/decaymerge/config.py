@@ -13,6 +13,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from decaymerge.datasets import GaussianTask, NamedTasks, TaskSettings, tasks_form
 from decaymerge.settings import (
     Count,
+    Loss,
     Name,
     Number,
     PositiveNumber,
@@ -33,23 +34,46 @@ class Network(Settings):
     """p of ReLU^p; 1 is ReLU."""
     hidden: list[Size]
     """Widths of the hidden layers; an empty list is the linear predictor."""
+    initialisation: Literal["gaussian", "balanced"] = "gaussian"
+    """``gaussian``: variance 2/fan-in before a ReLU, 1/fan-in otherwise. ``balanced``, for linear networks:
+    W_{k+1}ᵀW_{k+1} = W_kW_kᵀ with norms of 1 (Theorem 1)."""
     fixed_outer_layer: bool = False
     """Keep the last layer at its initial value (Lemma 5)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Network":
+        if self.initialisation == "balanced" and self.activation != "linear":
+            raise refuse(f"initialisation: balanced belongs to activation: linear, not {self.activation}")
         if self.activation == "linear" and self.power != 1:
             raise refuse(f"power: {self.power:g} belongs to activation: relu; leave it out for linear")
         if self.fixed_outer_layer and not self.hidden:
             raise refuse("fixed_outer_layer: true leaves nothing to train when hidden: [] has no layer")
         return self
 
+    @property
+    def depth(self) -> int:
+        """K, the number of weight matrices."""
+        return len(self.hidden) + 1
+
+    @property
+    def smooth(self) -> bool:
+        """Whether f is differentiable in its weights everywhere."""
+        return self.activation == "linear" or self.power > 1
+
+    @property
+    def trained(self) -> int:
+        """Number of layers that are trained, from the first."""
+        return self.depth - self.fixed_outer_layer
+
 
 class Training(Settings):
     """How one network is trained; each λ of ``weight_decay`` is a job of its own."""
 
-    method: Literal["gd"] = "gd"
-    """``gd``: full-batch gradient descent, W ← (1 - ηλ) W - η ∇L(W)."""
+    loss: Loss = "logistic"
+    """ℓ of the margin z: log(1 + e^-z), or ``exponential``: e^-z."""
+    method: Literal["gd", "sgd", "gf"] = "gd"
+    """``gd``: full-batch gradient descent, W ← (1 - ηλ) W - η ∇L(W). ``sgd``: the same with the gradient of a
+    minibatch. ``gf``: gradient flow dW/dt = -∇L(W) - λW (Eq. 1), kept at the times t = step · step_size."""
     step_size: PositiveNumber
     """η."""
     steps: Count
@@ -57,12 +81,38 @@ class Training(Settings):
     """Steps at which weights and metrics are kept: log-spaced, the first (0) and the last included."""
     weight_decay: Annotated[list[WeightDecay], Field(min_length=1)]
     """λ, one or more."""
+    batch_size: Size | None = None
+    """``sgd``: samples of a minibatch. An epoch is a random order of all samples; those that fill no minibatch
+    are left out of it."""
+    solver_tolerance: Annotated[PositiveNumber, Field(ge=1e-13, le=1e-2)] | None = None
+    """``gf``: tolerance of a solver's step; 1e-10 if left out, 1e-4 for ReLU networks, whose flow has kinks."""
+    stationarity: Annotated[PositiveNumber, Field(ge=1e-14, lt=1)] | None = None
+    """``gd``: a member stops where its residual ‖∇L + λθ‖ / (λ‖θ‖) is below this; where it is left out, and for a
+    member that does not get there, at the last step."""
+    finish: Literal["lbfgs"] | None = None
+    """``gd``: minimise L + λ‖θ‖²/2 from the last step on by L-BFGS, where GD is too slow to become stationary."""
     dtype: Literal["float32", "float64"] = "float32"
 
     @model_validator(mode="after")
-    def _distinct(self) -> "Training":
+    def _consistent(self) -> "Training":
         if len(set(self.weight_decay)) < len(self.weight_decay):
             raise refuse(f"weight_decay: {self.weight_decay} names a value twice")
+        for setting, method in {
+            "batch_size": "sgd",
+            "solver_tolerance": "gf",
+            "stationarity": "gd",
+            "finish": "gd",
+        }.items():
+            if getattr(self, setting) is not None and self.method != method:
+                raise refuse(
+                    f"{setting}: {getattr(self, setting)} belongs to method: {method}, not {self.method}"
+                )
+        if self.finish is not None and self.stationarity is None:
+            raise refuse(f"finish: {self.finish} needs a stationarity to reach")
+        if self.method == "sgd" and self.batch_size is None:
+            raise refuse("method: sgd needs a batch_size")
+        if self.method == "gf" and self.dtype == "float32":
+            raise refuse("method: gf is solved to a tolerance that dtype: float32 does not have; use float64")
         return self
 
 
@@ -116,6 +166,10 @@ class Experiment(Settings):
         overlaps = {name: task.overlap for name, task in tasks.items() if isinstance(task, GaussianTask)}
         if len(set(overlaps.values())) > 1:
             raise refuse(f"tasks have different overlaps ({overlaps}); overlap is a property of all of them")
+        batch_size = self.training.batch_size
+        smallest = min(task.samples for task in tasks.values())
+        if batch_size is not None and batch_size > smallest:
+            raise refuse(f"training.batch_size: {batch_size} is above the {smallest} samples of a task")
         if len(tasks) == 1 and self.merge:
             raise refuse(f"merge: {self.merge} needs two tasks or more; leave it out for a single one")
         names = [merge_name(method) for method in self.merging]

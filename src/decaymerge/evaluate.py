@@ -14,7 +14,7 @@ from decaymerge.jobs import EvaluateJob, GatherJob
 from decaymerge.network import outputs
 
 LONG_NAMES = {
-    "loss": "mean logistic loss",
+    "loss": "mean training loss",
     "error": "classification error",
     "margin_error": "share of samples with y f(x) below the margin",
     "frobenius_norm": "Frobenius norm",
@@ -64,7 +64,7 @@ def evaluate(
         for name, layers in {"own": weights, **networks}.items():
             margins = labels.unsqueeze(1) * outputs(job.network, layers, inputs)  # (seed, step, sample)
             losses = {
-                "loss": measure.loss(margins),
+                "loss": measure.loss(margins, job.loss),
                 "error": measure.error(margins),
                 "margin_error": measure.margin_error(margins, job.margin),
             }

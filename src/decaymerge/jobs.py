@@ -19,7 +19,7 @@ from decaymerge.config import (
 )
 from decaymerge.datasets import TaskSettings
 from decaymerge.errors import UserError
-from decaymerge.settings import Count, PositiveNumber, Settings, Size, WeightDecay
+from decaymerge.settings import Count, Loss, PositiveNumber, Settings, Size, WeightDecay
 
 Job = TypeVar("Job", bound=Settings)
 
@@ -44,10 +44,15 @@ class TrainJob(Settings):
     task: str
     weight_decay: WeightDecay
     network: Network
-    method: Literal["gd"]
+    loss: Loss
+    method: Literal["gd", "sgd", "gf"]
     step_size: PositiveNumber
     steps: Count
     checkpoints: Annotated[int, Field(ge=2)]
+    batch_size: Size | None
+    solver_tolerance: PositiveNumber | None
+    stationarity: PositiveNumber | None
+    finish: Literal["lbfgs"] | None
     dtype: Literal["float32", "float64"]
 
 
@@ -55,6 +60,8 @@ class MergeJob(Settings):
     """Merging of the networks of one pair."""
 
     methods: Annotated[list[MergeSettings], Field(min_length=1)]
+    trained: Annotated[int, Field(ge=1)]
+    """Layers that are merged, from the first; a fixed outer layer is the same in all networks and stays."""
 
 
 class EvaluateJob(Settings):
@@ -64,6 +71,7 @@ class EvaluateJob(Settings):
     tasks: Annotated[list[str], Field(min_length=1)]
     weight_decay: WeightDecay
     network: Network
+    loss: Loss
     margin: float
 
 
@@ -131,6 +139,11 @@ def train_job(name: str, experiment: Experiment, task: str, weight_decay: str) -
     )
 
 
+def merge_job(experiment: Experiment) -> MergeJob:
+    """Settings of the jobs that merge an experiment's networks."""
+    return MergeJob(methods=experiment.merging, trained=experiment.network.trained)
+
+
 def evaluate_job(experiment: Experiment, pair: str, weight_decay: str) -> EvaluateJob:
     """Settings of the job that evaluates one pair at one λ."""
     return EvaluateJob(
@@ -138,6 +151,7 @@ def evaluate_job(experiment: Experiment, pair: str, weight_decay: str) -> Evalua
         tasks=experiment_pairs(experiment)[pair],
         weight_decay=float(weight_decay),
         network=experiment.network,
+        loss=experiment.training.loss,
         margin=experiment.margin,
     )
 

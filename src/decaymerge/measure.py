@@ -1,13 +1,23 @@
 """What is measured of a network: losses and errors from margins, norms and ranks from weights."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from decaymerge.settings import Loss
 
-def loss(margins: Tensor) -> Tensor:
-    """Mean logistic loss log(1 + e^-z) over samples: (…, sample) to (…)."""
-    return functional.softplus(-margins).mean(-1)
+LOSSES: dict[Loss, Callable[[Tensor], Tensor]] = {
+    "logistic": lambda margins: functional.softplus(-margins),
+    "exponential": lambda margins: torch.exp(-margins),
+}
+"""ℓ(z) of each margin z."""
+
+
+def loss(margins: Tensor, kind: Loss) -> Tensor:
+    """Mean of ℓ over samples: (…, sample) to (…)."""
+    return LOSSES[kind](margins).mean(-1)
 
 
 def error(margins: Tensor) -> Tensor:

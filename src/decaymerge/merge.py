@@ -41,6 +41,8 @@ def merge(job: MergeJob, networks: Sequence[xr.Dataset]) -> xr.Dataset:
     try:
         with xr.set_options(arithmetic_join="exact", keep_attrs=True):
             merged = [_apply(method, layers) for method in job.methods]
+            fixed = {str(name): layers[0][name] for name in layers[0] if int(str(name)[1:]) > job.trained}
+            merged = [network.assign(fixed) for network in merged]
     except ValueError as error:
         raise UserError(f"networks of different seeds, steps or shapes do not merge: {error}") from None
     names = [merge_name(method) for method in job.methods]

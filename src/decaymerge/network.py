@@ -1,26 +1,43 @@
 """The homogeneous network f(x) = W_K σ(W_{K-1} … σ(W_1 x)), its initialisation and its gradient in closed form."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from decaymerge.config import Network
+from decaymerge.settings import Loss
 
 
 def initialise(network: Network, input_dim: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Gaussian weights, W_k of shape (d_k, d_{k-1}), in float64.
-
-    Variance 2/fan-in before a ReLU (He et al. 2015), 1/fan-in otherwise, the last layer included.
-    """
+    """Weights of one member, W_k of shape (d_k, d_{k-1}), in float64."""
     dims = [input_dim, *network.hidden, 1]
+    return INITIALISATIONS[network.initialisation](network, dims, rng)
+
+
+def _gaussian(network: Network, dims: Sequence[int], rng: np.random.Generator) -> list[np.ndarray]:
+    """Variance 2/fan-in before a ReLU (He et al. 2015), 1/fan-in otherwise, the last layer included."""
     gain = 2.0 if network.activation == "relu" else 1.0
     variances = [gain / fan_in for fan_in in dims[:-2]] + [1.0 / dims[-2]]
     return [
         rng.standard_normal((out, fan_in)) * variance**0.5
         for fan_in, out, variance in zip(dims[:-1], dims[1:], variances, strict=True)
     ]
+
+
+def _balanced(network: Network, dims: Sequence[int], rng: np.random.Generator) -> list[np.ndarray]:
+    """W_{k+1}ᵀW_{k+1} = W_kW_kᵀ (Theorem 1): u_k u_{k-1}ᵀ with random unit vectors, so that every norm is 1.
+
+    With a scalar output W_K has rank one, and balance then leaves every other layer no higher rank.
+    """
+    vectors = [rng.standard_normal(dim) for dim in dims[:-1]]
+    units = [*(vector / np.linalg.norm(vector) for vector in vectors), np.ones(1)]
+    return [np.outer(above, below) for below, above in itertools.pairwise(units)]
+
+
+INITIALISATIONS = {"gaussian": _gaussian, "balanced": _balanced}
 
 
 def outputs(network: Network, weights: Sequence[Tensor], inputs: Tensor) -> Tensor:
@@ -46,8 +63,12 @@ def outputs(network: Network, weights: Sequence[Tensor], inputs: Tensor) -> Tens
     return hidden.reshape(seeds, steps, -1)
 
 
+SLOPES: dict[Loss, Callable[[Tensor], Tensor]] = {"logistic": torch.sigmoid_, "exponential": torch.exp_}
+"""-ℓ'(z) from -z, in place."""
+
+
 class Gradient:
-    """Gradient of L(θ) = mean_i ℓ(y_i f(x_i)), ℓ logistic, for a batch of members, without autograd.
+    """Gradient of L(θ) = mean_i ℓ(y_i f(x_i)) for a batch of members, without autograd.
 
     Buffers are allocated once; the loop that trains allocates nothing.
 
@@ -55,10 +76,12 @@ class Gradient:
         network: Activation and depth.
         inputs: Shape (seed, sample, d).
         labels: ±1, shape (seed, sample).
+        loss: ℓ.
     """
 
-    def __init__(self, network: Network, inputs: Tensor, labels: Tensor) -> None:
+    def __init__(self, network: Network, inputs: Tensor, labels: Tensor, loss: Loss) -> None:
         self.network = network
+        self.slope_of = SLOPES[loss]
         self.labels = labels.unsqueeze(-1)  # (seed, sample, 1)
         buffers = [[inputs.new_empty(*inputs.shape[:2], width) for width in network.hidden] for _ in range(2)]
         self.rectified, self.deltas = buffers  # σ'(u_k) needs max(u_k, 0) alone; (seed, sample, d_k)
@@ -85,13 +108,19 @@ class Gradient:
         δ_k, of shape (seed, sample, d_k), is the gradient with respect to W_k h_{k-1}, and δ_{k-1} is formed
         before layer k is yielded: the caller may overwrite W_k in place. k counts from 0.
         """
-        # δ_K = y ℓ'(z)/n, with ℓ'(z) = -σ(-z)
-        torch.neg(self.margins, out=self.slope).sigmoid_().mul_(self.labels).div_(-self.labels.shape[1])
+        # δ_K = y ℓ'(z)/n
+        self.slope_of(torch.neg(self.margins, out=self.slope))
+        self.slope.mul_(self.labels).div_(-self.labels.shape[1])
         delta = self.slope
         for k in range(len(weights) - 1, -1, -1):
             below = self._delta_below(k, delta, weights[k]) if k > 0 else delta
             yield k, delta, self.activations[k]
             delta = below
+
+    def gradients(self, weights: Sequence[Tensor]) -> list[Tensor]:
+        """∇_k L(θ) for every layer, each of its layer's shape (seed, d_k, d_{k-1})."""
+        self.forward(weights)
+        return [delta.mT @ below for _, delta, below in self.backward(weights)][::-1]
 
     def _delta_below(self, k: int, delta: Tensor, weight: Tensor) -> Tensor:
         """δ_{k-1} = σ'(u_{k-1}) ⊙ (δ_k W_k)."""
@@ -103,3 +132,31 @@ class Gradient:
             else:  # p max(u, 0)^(p-1), which is 0 where u < 0
                 below.mul_(rectified.pow_(self.network.power - 1)).mul_(self.network.power)
         return below
+
+
+def flatten(layers: Sequence[Tensor]) -> np.ndarray:
+    """One vector of all weights of one member, on the CPU, from layers (1, d_k, d_{k-1})."""
+    return torch.cat([layer.flatten() for layer in layers]).cpu().numpy()
+
+
+def unflatten(flat: np.ndarray | Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """The layers of ``flatten``, as views of one vector where ``like`` are."""
+    vector = torch.as_tensor(flat, device=like[0].device)
+    parts = vector.split([layer.numel() for layer in like])
+    return [part.view(layer.shape) for part, layer in zip(parts, like, strict=True)]
+
+
+def relative_residual(weights: Sequence[Tensor], gradients: Sequence[Tensor], weight_decay: float) -> Tensor:
+    """‖∇L + λθ‖ / (λ‖θ‖) over the given layers, (…, d_k, d_{k-1}) to (…): 0 at a stationary point (Lemma 1).
+
+    Not a number where λ = 0 or θ = 0, where the residual is undefined.
+    """
+    squares = zip(
+        *[
+            (g.add(w, alpha=weight_decay).square().sum((-2, -1)), w.square().sum((-2, -1)))
+            for w, g in zip(weights, gradients, strict=True)
+        ],
+        strict=True,
+    )
+    residual, size = (sum(values).sqrt() for values in squares)
+    return residual / (weight_decay * size)

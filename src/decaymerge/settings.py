@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -69,6 +69,7 @@ Count = Annotated[Whole, Field(ge=1, le=10**9)]
 Size = Annotated[Whole, Field(ge=1, le=10**6)]
 """A dimension of an array."""
 WeightDecay = Annotated[Number, Field(ge=0, le=1e12)]
+Loss = Literal["logistic", "exponential"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=64)]
 
 Model = TypeVar("Model", bound=Settings)

@@ -15,13 +15,11 @@ class InputSpan:
     Args:
         inputs: Shape (seed, sample, d), float64.
         first_layer: W_1(0), shape (seed, d_1, d), float64.
+        whole: Take all d coordinates, whatever the inputs span.
     """
 
-    def __init__(self, inputs: Tensor, first_layer: Tensor) -> None:
-        _, values, rows = torch.linalg.svd(inputs, full_matrices=False)
-        tolerance = max(inputs.shape[1:]) * torch.finfo(inputs.dtype).eps
-        rank = int((values > tolerance * values[:, :1]).sum(-1).max())
-        self.basis = rows[:, :rank]  # Q, (seed, rank, d)
+    def __init__(self, inputs: Tensor, first_layer: Tensor, *, whole: bool = False) -> None:
+        self.basis = _whole_space(inputs) if whole else _basis(inputs)  # Q, (seed, rank, d)
         self.inputs = inputs @ self.basis.mT  # (seed, sample, rank)
         self.coordinates = first_layer @ self.basis.mT  # V(0), (seed, d_1, rank)
         self.outside = first_layer - self.coordinates @ self.basis
@@ -29,3 +27,15 @@ class InputSpan:
     def first_layer(self, coordinates: Tensor, decay: float) -> Tensor:
         """W_1 from V, where what is outside the span has decayed by the factor ``decay``."""
         return coordinates.to(self.basis.dtype) @ self.basis + decay * self.outside
+
+
+def _basis(inputs: Tensor) -> Tensor:
+    _, values, rows = torch.linalg.svd(inputs, full_matrices=False)
+    tolerance = max(inputs.shape[1:]) * torch.finfo(inputs.dtype).eps
+    rank = int((values > tolerance * values[:, :1]).sum(-1).max())
+    return rows[:, :rank]
+
+
+def _whole_space(inputs: Tensor) -> Tensor:
+    dim = inputs.shape[-1]
+    return torch.eye(dim, dtype=inputs.dtype, device=inputs.device).expand(len(inputs), dim, dim)

@@ -1,0 +1,147 @@
+"""What a run keeps: weights and metrics at the kept steps, and when it ended."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from torch import Tensor
+
+from decaymerge import measure, store
+from decaymerge.errors import UserError
+from decaymerge.jobs import TrainJob
+from decaymerge.progress import progress_bar
+from decaymerge.train.span import InputSpan
+
+REPORT_EVERY = 100
+"""Steps between two looks at the loss, for the progress bar and for divergence; up to it every step is looked at,
+since a step size that is far too large blows up at once."""
+OVERSHOOT, END = 100, 2
+"""A loss above these multiples of where it began is divergence: on the way, and at the last step."""
+
+
+def kept_steps(steps: int, checkpoints: int) -> list[int]:
+    """At most ``checkpoints`` steps, 0 and ``steps`` among them, evenly spaced on a log scale from 1."""
+    spaced = np.geomspace(1, steps, checkpoints - 1) if checkpoints > 2 else [steps]
+    return [0, *np.unique(np.rint(spaced).astype(int)).tolist()]
+
+
+class Recorder:
+    """Keeps weights and metrics at the kept steps, shows progress, and stops a run that diverges."""
+
+    def __init__(self, job: TrainJob, seeds: list[int], weights: Sequence[Tensor], span: InputSpan) -> None:
+        self.job, self.seeds, self.span = job, seeds, span
+        self.steps = kept_steps(job.steps, job.checkpoints)
+        self.row = {step: row for row, step in enumerate(self.steps)}
+        shape = (len(seeds), len(self.steps))
+        dtype = getattr(np, job.dtype)
+        shapes = [span.outside.shape[1:], *(weight.shape[1:] for weight in weights[1:])]
+        self.weights = [np.empty(shape + layer, dtype) for layer in shapes]
+        self.loss, self.error = np.empty(shape, dtype), np.empty(shape, dtype)
+        self.coefficients: np.ndarray | None = None
+        self.running = np.ones(len(seeds), dtype=bool)
+        self.stationary = np.zeros(len(seeds), dtype=np.int8)
+        self.last_step = np.full(len(seeds), job.steps)
+        self.bar = progress_bar(f"{job.experiment}/{job.task} λ={job.weight_decay:g}", job.steps, "step")
+
+    def looks_at(self, step: int) -> bool:
+        """Whether the state before the update of ``step`` is of interest."""
+        return step in self.row or step <= REPORT_EVERY or step % REPORT_EVERY == 0
+
+    def __call__(
+        self, step: int, weights: Sequence[Tensor], margins: Tensor, coefficients: Tensor | None = None
+    ) -> None:
+        """Look at the state before the update of ``step``; the arrays are copied."""
+        if not self.looks_at(step):
+            return
+        loss = measure.loss(margins, self.job.loss).cpu().numpy()
+        if (row := self.row.get(step)) is not None:
+            last = step == self.job.steps
+            self._keep(self.running, row, step, weights, margins, coefficients if last else None)
+        self._check(step, loss)
+        self.bar.set_postfix_str(f"loss {loss.mean():.4g}", refresh=False)
+        self.bar.update(step - self.bar.n)
+
+    def stop(
+        self,
+        step: int,
+        stationary: Tensor,
+        weights: Sequence[Tensor],
+        margins: Tensor,
+        coefficients: Tensor | None,
+    ) -> bool:
+        """Keep members that have become ``stationary`` (seed) as they are, for the rest of the run.
+
+        Returns:
+            Whether no member is left that runs.
+        """
+        new = self.running & stationary.cpu().numpy()
+        if new.any():
+            row = next(row for row, kept in enumerate(self.steps) if kept >= step)
+            self._keep(new, slice(row, None), step, weights, margins, coefficients)
+            self.last_step[new], self.stationary[new] = step, 1
+            self.running &= ~new
+        return not self.running.any()
+
+    def advance(self, share: float) -> None:
+        """Show progress of a run that looks at its steps only when it is through."""
+        self.bar.update(int(share * self.job.steps) - self.bar.n)
+
+    def _keep(
+        self,
+        members: np.ndarray,
+        rows: int | slice,
+        step: int,
+        weights: Sequence[Tensor],
+        margins: Tensor,
+        coefficients: Tensor | None,
+    ) -> None:
+        first = self.span.first_layer(weights[0], self._decay(step))
+        values = [first, *weights[1:], measure.loss(margins, self.job.loss), measure.error(margins)]
+        for kept, value in zip([*self.weights, self.loss, self.error], values, strict=True):
+            chosen = value.cpu().numpy()[members]
+            kept[members, rows] = chosen if isinstance(rows, int) else chosen[:, None]
+        if coefficients is not None:
+            if self.coefficients is None:
+                self.coefficients = np.full(coefficients.shape, np.nan, self.loss.dtype)
+            self.coefficients[members] = coefficients.cpu().numpy()[members]
+
+    def _decay(self, step: int) -> float:
+        """By which W_1 has shrunk outside the span of its inputs."""
+        if self.job.method == "gf":
+            return math.exp(-self.job.weight_decay * step * self.job.step_size)
+        return (1 - self.job.step_size * self.job.weight_decay) ** step
+
+    def _check(self, step: int, loss: np.ndarray) -> None:
+        allowed = END if step == self.job.steps else OVERSHOOT
+        bad = ~(loss <= allowed * np.maximum(self.loss[:, 0], math.log(2)))  # so that nan is bad
+        if bad.any():
+            self.bar.close()
+            job, first = self.job, int(bad.argmax())
+            raise UserError(
+                f"training diverged: experiment {job.experiment}, task {job.task},"
+                f" weight_decay {job.weight_decay:g}, seed {self.seeds[first]}, step {step}: loss is"
+                f" {loss[first]:.4g}; use a smaller training.step_size than {job.step_size:g}"
+                f" (ηλ = {job.step_size * job.weight_decay:g})"
+            )
+
+    def dataset(self) -> xr.Dataset:
+        """All that was kept."""
+        self.bar.close()
+        kept = store.weights_to_dataset(self.weights, self.seeds, self.steps)
+        kept = kept.assign(
+            loss=(("seed", "step"), self.loss),
+            error=(("seed", "step"), self.error),
+            last_step=("seed", self.last_step),
+            stationary=("seed", self.stationary),
+        )
+        names = {
+            "loss": "training loss",
+            "error": "training error",
+            "last_step": "step at which the member became stationary, or the last of the run",
+            "stationary": "whether the residual was below the tolerance (1) or not, or was not asked for (0)",
+        }
+        if self.coefficients is not None:
+            kept["coefficients"] = (("seed", "sample", "out_1"), self.coefficients)
+            names["coefficients"] = "coefficients A of the first layer in its inputs at the last step"
+        return store.describe(kept, names)

@@ -1,0 +1,50 @@
+"""Minibatch stochastic gradient descent with weight decay."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decaymerge.jobs import TrainJob
+from decaymerge.network import Gradient, outputs
+from decaymerge.seeding import generator
+from decaymerge.train.recorder import Recorder
+
+
+def stochastic_gradient_descent(
+    job: TrainJob, weights: list[Tensor], inputs: Tensor, labels: Tensor, record: Recorder
+) -> None:
+    """W_k ← (1 - ηλ) W_k - η ∇_k L_batch(W); arguments as for ``gradient_descent``."""
+    assert job.batch_size is not None
+    members, samples, dim = inputs.shape
+    batch_inputs = inputs.new_empty(members, job.batch_size, dim)
+    batch_labels = labels.new_empty(members, job.batch_size)
+    gradient = Gradient(job.network, batch_inputs, batch_labels, job.loss)
+    batches = minibatches(job, record.seeds, samples)
+    keep = 1 - job.step_size * job.weight_decay
+    for step in range(job.steps):
+        if record.looks_at(step):
+            record(step, weights, _margins(job, weights, inputs, labels))
+        chosen = torch.from_numpy(next(batches)).to(inputs.device)
+        torch.gather(labels, 1, chosen, out=batch_labels)
+        torch.gather(inputs, 1, chosen.unsqueeze(-1).expand(-1, -1, dim), out=batch_inputs)
+        gradient.forward(weights)
+        for k, delta, below in gradient.backward(weights):
+            if k < job.network.trained:
+                weights[k].baddbmm_(delta.mT, below, beta=keep, alpha=-job.step_size)
+    record(job.steps, weights, _margins(job, weights, inputs, labels))
+
+
+def minibatches(job: TrainJob, seeds: Sequence[int], samples: int) -> Iterator[np.ndarray]:
+    """Indices (seed, batch) without end: each epoch is a random order, from the member's own stream."""
+    assert job.batch_size is not None
+    streams = [generator(job.experiment, job.task, seed, "minibatches") for seed in seeds]
+    while True:
+        orders = np.stack([stream.permutation(samples) for stream in streams])
+        for first in range(0, samples - job.batch_size + 1, job.batch_size):
+            yield orders[:, first : first + job.batch_size]
+
+
+def _margins(job: TrainJob, weights: Sequence[Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
+    return labels * outputs(job.network, [weight.unsqueeze(1) for weight in weights], inputs).squeeze(1)
