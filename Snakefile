@@ -25,6 +25,6 @@ rule all:
     default_target: True
     input:
         rules.figures.input,
-        rules.claims.input if MODELS else [],
+        rules.claims.input if MODELS or CLAIMED else [],
     message:
         "Figures are in results/figures, claims in results/claims.json"

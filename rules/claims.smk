@@ -1,4 +1,32 @@
-"""The paper's claims, each with a status."""
+"""The paper's claims, each with a status: about the networks of experiments in float64, and about scans."""
+
+
+rule check_claims:
+    input:
+        tasks=claimed_tasks,
+        networks=claimed_networks,
+        code=modules("claims", "network", "measure", "store"),
+    output:
+        checks="results/{experiment}/claims.json",
+        traces="results/{experiment}/claims.nc",
+    log:
+        "logs/{experiment}/claims.log",
+    benchmark:
+        "benchmarks/{experiment}/claims.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    params:
+        settings=claims_settings,
+        folder="results/{experiment}",
+    message:
+        "Check the claims about {wildcards.experiment}"
+    shell:
+        "decaymerge claims {output.checks} --experiment {params.folder} --traces {output.traces}"
+        " --settings {params.settings:q} > {log} 2>&1"
 
 
 rule check_scan_claims:
@@ -25,8 +53,10 @@ rule check_scan_claims:
 
 rule gather_claims:
     input:
-        checked=expand(rules.check_scan_claims.output, model=MODELS),
-        code=modules("claims"),
+        checks=expand(rules.check_claims.output.checks, experiment=CLAIMED),
+        scans=expand(rules.check_scan_claims.output, model=MODELS),
+        traces=expand(rules.check_claims.output.traces, experiment=CLAIMED),
+        code=modules("claims", "store"),
     output:
         "results/claims.json",
     log:
@@ -40,15 +70,44 @@ rule gather_claims:
         mem_mb=1000,
         runtime=10,
     params:
-        files=lambda wildcards, input: [f"--gather={path}" for path in input.get("checked")],
+        checks=lambda wildcards, input: [f"--gather={path}" for path in [*input.checks, *input.scans]],
+        traces=lambda wildcards, input: [f"--traces={path}" for path in input.traces],
     message:
         "Gather the claims"
     shell:
-        "decaymerge claims {output} {params.files:q} 2>&1 | tee {log}"
+        "decaymerge claims {output} {params.checks:q} {params.traces:q} 2>&1 | tee {log}"
+
+
+rule report_claims:
+    input:
+        checks=rules.gather_claims.output,
+        traces=expand(rules.check_claims.output.traces, experiment=CLAIMED),
+        code=modules("claims", "figures", "store"),
+    output:
+        page="results/claims.html",
+        pictures=directory("results/figures/claims"),
+    log:
+        "logs/claims/report.log",
+    benchmark:
+        "benchmarks/claims/report.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        settings=lambda wildcards: jobs.figure_job(CONFIG, CLAIMED).model_dump_json(),
+        traces=lambda wildcards, input: [f"--traces={path}" for path in input.traces],
+    message:
+        "Draw the claims"
+    shell:
+        "decaymerge report {input.checks} {output.page} {params.traces:q} --settings {params.settings:q} > {log} 2>&1"
 
 
 rule claims:
     input:
         rules.gather_claims.output,
+        rules.report_claims.output.page,
     message:
-        "Claims are in results/claims.json"
+        "Claims are in results/claims.json and results/claims.html"

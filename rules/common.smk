@@ -8,7 +8,8 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from decaymerge import jobs
-from decaymerge.config import check, experiment_pairs
+from decaymerge.config import check
+from decaymerge.experiments import experiment_pairs
 from decaymerge.errors import UserError
 from decaymerge.fetch import model as models
 from decaymerge.settings import load
@@ -25,6 +26,7 @@ except UserError as error:
 
 EXPERIMENTS = CONFIG.experiments
 MODELS = CONFIG.scan.models
+CLAIMED = CONFIG.claimed
 # Relative to the working folder, so that a checkout can be moved with its results.
 CHECKOUT = Path(os.path.relpath(workflow.basedir))
 RESOURCES = os.environ.get("DECAYMERGE_CACHE") or str(CHECKOUT / "resources")
@@ -117,6 +119,27 @@ def evaluations(wildcards):
         rules.evaluate.output,
         pair=job.pairs,
         weight_decay=job.weight_decay,
+        block=job.blocks,
+        allow_missing=True,
+    )
+
+
+def claims_settings(wildcards):
+    experiment = EXPERIMENTS[wildcards.experiment]
+    return jobs.claims_job(wildcards.experiment, experiment).model_dump_json()
+
+
+def claimed_tasks(wildcards):
+    job = jobs.claims_job(wildcards.experiment, EXPERIMENTS[wildcards.experiment])
+    return expand(rules.tasks.output, task=job.tasks, block=job.blocks, allow_missing=True)
+
+
+def claimed_networks(wildcards):
+    job = jobs.claims_job(wildcards.experiment, EXPERIMENTS[wildcards.experiment])
+    return expand(
+        rules.train.output,
+        task=job.tasks,
+        weight_decay=jobs.weight_decays(job.training),
         block=job.blocks,
         allow_missing=True,
     )

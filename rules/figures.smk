@@ -1,7 +1,60 @@
-"""Pictures. Figure 3 shows three experiments together, every other experiment gets a figure of its own."""
+"""Pictures. Figures 2 and 3 and the overlap show several experiments; of others each has a figure of its own."""
 
+FIGURE2 = CONFIG.figure2
 FIGURE3 = CONFIG.figure3
-DRAWN_ALONE = [name for name in EXPERIMENTS if name not in FIGURE3]
+OVERLAP = CONFIG.figures.overlap
+# Experiments that are there for their claims are shown by the claims' pictures.
+DRAWN_ALONE = [name for name in EXPERIMENTS if name not in [*FIGURE2, *FIGURE3, *CLAIMED]]
+
+
+rule draw_figure2:
+    input:
+        summaries=expand(rules.gather.output, experiment=FIGURE2),
+        code=modules("figures", "store"),
+    output:
+        pdf="results/figures/figure2.pdf",
+        png="results/figures/figure2.png",
+    log:
+        "logs/figures/figure2.log",
+    benchmark:
+        "benchmarks/figures/figure2.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings=lambda wildcards: jobs.figure_job(CONFIG, FIGURE2).model_dump_json(),
+    message:
+        "Draw Figure 2"
+    shell:
+        "decaymerge figures figure2 {output.pdf} {input.summaries} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule draw_overlap:
+    input:
+        summaries=expand(rules.check_claims.output.traces, experiment=OVERLAP),
+        code=modules("figures", "store"),
+    output:
+        pdf="results/figures/overlap.pdf",
+        png="results/figures/overlap.png",
+    log:
+        "logs/figures/overlap.log",
+    benchmark:
+        "benchmarks/figures/overlap.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings=lambda wildcards: jobs.figure_job(CONFIG, OVERLAP).model_dump_json(),
+    message:
+        "Draw interference against overlap"
+    shell:
+        "decaymerge figures overlap {output.pdf} {input.summaries} --settings {params.settings:q} > {log} 2>&1"
 
 
 rule draw_figure3:
@@ -116,7 +169,25 @@ if MODELS:
             "Figure 1 is results/figures/figure1.pdf"
 
 
-ruleorder: draw_figure3 > draw_figure1_overview > draw_figure1 > draw_experiment
+ruleorder: draw_figure2 > draw_figure3 > draw_overlap > draw_figure1_overview > draw_figure1 > draw_experiment
+
+
+if FIGURE2:
+
+    rule figure2:
+        input:
+            rules.draw_figure2.output,
+        message:
+            "Figure 2 is results/figures/figure2.pdf"
+
+
+if OVERLAP:
+
+    rule overlap:
+        input:
+            rules.draw_overlap.output,
+        message:
+            "Interference against overlap is results/figures/overlap.pdf"
 
 
 if FIGURE3:
@@ -139,7 +210,9 @@ if "fashion_mnist" in DRAWN_ALONE:
 
 rule figures:
     input:
+        rules.draw_figure2.output if FIGURE2 else [],
         rules.draw_figure3.output if FIGURE3 else [],
+        rules.draw_overlap.output if OVERLAP else [],
         rules.figure1.input if MODELS else [],
         expand(rules.draw_experiment.output, experiment=DRAWN_ALONE),
     message:

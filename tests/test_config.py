@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from conftest import REPOSITORY, Workflow, smoke_config
 from decaymerge import jobs
-from decaymerge.config import Config, Experiment, check, experiment_pairs
+from decaymerge.config import Config, check
 from decaymerge.errors import UserError
+from decaymerge.experiments import Experiment, experiment_pairs
 
 GAUSSIAN = {"dataset": "gaussian", "dim": 12, "samples": 5}
 

@@ -8,9 +8,9 @@ import torch
 import xarray as xr
 
 from decaymerge import tasks
-from decaymerge.config import Network
 from decaymerge.errors import UserError
 from decaymerge.evaluate import evaluate
+from decaymerge.experiments import Network
 from decaymerge.jobs import EvaluateJob, MergeJob
 from decaymerge.merge import merge
 from decaymerge.train import train

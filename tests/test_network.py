@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from decaymerge import measure
-from decaymerge.config import Network
+from decaymerge.experiments import Network
 from decaymerge.network import Gradient, initialise, outputs
 from decaymerge.settings import Loss
 

@@ -231,14 +231,31 @@ def figures(
 @app.command()
 def claims(
     output: Output,
+    experiment: Annotated[
+        Path | None, typer.Option(help="Folder of an experiment whose claims are checked; needs --settings.")
+    ] = None,
+    settings: Annotated[str | None, typer.Option(help="Settings of this job, as JSON.")] = None,
+    traces: Annotated[
+        list[Path] | None,
+        typer.Option(help="Both sides of each claim along training: written with --experiment, else read."),
+    ] = None,
     scan: Annotated[list[str] | None, typer.Option(help="NAME=FILE of a scan to check.")] = None,
     gather: Annotated[list[Path] | None, typer.Option(help="Claims to put together into one table.")] = None,
 ) -> None:
     """Check the paper's claims, or gather and print those that were checked."""
     from decaymerge import claims as stage
-    from decaymerge import store
+    from decaymerge import jobs, store
 
     checks = [found for path in gather or [] for found in stage.read(path)]
+    if experiment is not None:
+        if settings is None or len(traces or []) != 1:
+            raise UserError("--experiment needs --settings, and one file for --traces")
+        job = jobs.parse(jobs.ClaimsJob, settings)
+        found, made = stage.check_experiment(job, experiment)
+        checks += found
+        store.write(made, (traces or [])[0], job)
+    else:
+        checks += stage.check_widths([store.read(path, "claim") for path in traces or []])
     for entry in scan or []:
         name, _, path = entry.partition("=")
         if not path:
@@ -248,6 +265,27 @@ def claims(
         )
     stage.write(checks, output)
     print(stage.table(checks))
+
+
+@app.command()
+def report(
+    checked: Annotated[Path, typer.Argument(help="Checks of all claims, JSON.")],
+    output: Annotated[Path, typer.Argument(help="Page to write; pictures go to figures/claims beside it.")],
+    settings: JobSettings,
+    traces: Annotated[
+        list[Path] | None, typer.Option(help="Claims along training, in the job's order.")
+    ] = None,
+) -> None:
+    """Write the page of all claims, and draw a picture of each."""
+    from decaymerge import claims as claims_stage
+    from decaymerge import jobs, store
+    from decaymerge.figures.report import write_report
+
+    job = jobs.parse(jobs.FigureJob, settings)
+    if len(job.names) != len(traces or []):
+        raise UserError(f"{len(traces or [])} traces were given for {len(job.names)} experiments")
+    read = {name: store.read(path, "claim") for name, path in zip(job.names, traces or [], strict=True)}
+    write_report(job, claims_stage.read(checked), read, output)
 
 
 @app.command()

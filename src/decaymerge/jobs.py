@@ -8,17 +8,10 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from decaymerge.config import (
-    Config,
-    Experiment,
-    Figures,
-    MergeSettings,
-    Network,
-    Training,
-    experiment_pairs,
-)
+from decaymerge.config import Config, Figures
 from decaymerge.datasets import TaskSettings
 from decaymerge.errors import UserError
+from decaymerge.experiments import Experiment, MergeSettings, Network, Training, experiment_pairs
 from decaymerge.settings import Count, Loss, PositiveNumber, Settings, Size, WeightDecay
 
 Job = TypeVar("Job", bound=Settings)
@@ -80,6 +73,16 @@ class GatherJob(Settings):
 
     pairs: Annotated[list[str], Field(min_length=1)]
     weight_decay: Annotated[list[str], Field(min_length=1)]
+    blocks: Annotated[list[str], Field(min_length=1)]
+
+
+class ClaimsJob(Settings):
+    """Claims about the networks of one experiment."""
+
+    experiment: str
+    tasks: Annotated[list[str], Field(min_length=1)]
+    network: Network
+    training: Training
     blocks: Annotated[list[str], Field(min_length=1)]
 
 
@@ -161,6 +164,17 @@ def gather_job(experiment: Experiment) -> GatherJob:
     return GatherJob(
         pairs=list(experiment_pairs(experiment)),
         weight_decay=weight_decays(experiment.training),
+        blocks=seed_blocks(experiment),
+    )
+
+
+def claims_job(name: str, experiment: Experiment) -> ClaimsJob:
+    """Settings of the job that checks the claims about one experiment."""
+    return ClaimsJob(
+        experiment=name,
+        tasks=list(experiment.named_tasks),
+        network=experiment.network,
+        training=experiment.training,
         blocks=seed_blocks(experiment),
     )
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import xarray as xr
 
 from decaymerge import store
-from decaymerge.config import MergeSettings, merge_name
 from decaymerge.errors import UserError
+from decaymerge.experiments import MergeSettings, merge_name
 from decaymerge.jobs import MergeJob
 
 Weights = xr.Dataset

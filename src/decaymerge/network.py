@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decaymerge.config import Network
+from decaymerge.experiments import Network
 from decaymerge.settings import Loss
 
 
@@ -61,6 +61,15 @@ def outputs(network: Network, weights: Sequence[Tensor], inputs: Tensor) -> Tens
                 hidden = hidden.pow_(network.power)
         hidden = weight @ hidden
     return hidden.reshape(seeds, steps, -1)
+
+
+def activations(network: Network, weights: Sequence[Tensor], inputs: Tensor) -> list[Tensor]:
+    """h_1, …, h_{K-1}, each (…, sample, d_k), for weights (…, d_k, d_{k-1}) and inputs (…, sample, d)."""
+    found = [inputs]
+    for weight in weights[:-1]:
+        hidden = found[-1] @ weight.mT
+        found.append(hidden.relu().pow(network.power) if network.activation == "relu" else hidden)
+    return found[1:]
 
 
 SLOPES: dict[Loss, Callable[[Tensor], Tensor]] = {"logistic": torch.sigmoid_, "exponential": torch.exp_}
@@ -135,7 +144,7 @@ class Gradient:
 
 
 def flatten(layers: Sequence[Tensor]) -> np.ndarray:
-    """One vector of all weights of one member, on the CPU, from layers (1, d_k, d_{k-1})."""
+    """One vector of all weights, on the CPU, from layers (seed, d_k, d_{k-1})."""
     return torch.cat([layer.flatten() for layer in layers]).cpu().numpy()
 
 

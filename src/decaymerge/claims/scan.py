@@ -33,11 +33,15 @@ def _check(
     return Check(
         claim=claim,
         statement=statement,
+        source="Figure 1, Appendix C.1; the paper says it in words, the number that decides is ours",
+        assumptions="trained transformer of a known architecture",
         experiment=f"scan/{name}",
+        weight_decay=None,
         status=("bound holds" if holds else "not supported") if known else "assumption unmet",
         measured=measured if known else None,
         bound=bound,
         slack=slack if known else None,
+        median_slack=None,
         tolerance=None,
         seeds=[],
         note=note

@@ -8,17 +8,23 @@ from matplotlib.figure import Figure
 
 from decaymerge.figures.experiment import draw_experiment
 from decaymerge.figures.figure1 import draw_figure1, table1
+from decaymerge.figures.figure2 import draw_figure2
 from decaymerge.figures.figure3 import draw_figure3
+from decaymerge.figures.overlap import draw_overlap
 from decaymerge.figures.style import save
 from decaymerge.jobs import FigureJob
 
 FIGURES: dict[str, Callable[[FigureJob, Sequence[xr.Dataset]], Figure]] = {
     "figure1": draw_figure1,
+    "figure2": draw_figure2,
     "figure3": draw_figure3,
     "experiment": draw_experiment,
+    "overlap": draw_overlap,
 }
 NEEDED = {
     "figure1": ["frobenius_norm", "layer_name"],
+    "figure2": ["loss", "pair", "norm_ratio", "margin_error"],
+    "overlap": ["interference"],
     "figure3": ["loss", "pair", "stable_rank"],
     "experiment": ["loss", "pair", "stable_rank"],
     "table1": ["frobenius_norm", "layer_name"],

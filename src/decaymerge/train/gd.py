@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import minimize
 from torch import Tensor
 
 from decaymerge import measure
@@ -66,6 +65,8 @@ def finish(
     job: TrainJob, weights: Sequence[Tensor], inputs: Tensor, labels: Tensor, members: np.ndarray
 ) -> None:
     """Minimise L + λ‖θ‖²/2 for the given members by L-BFGS from where they are, in place."""
+    from scipy.optimize import minimize  # half a second, that other runs need not wait for
+
     for member in np.flatnonzero(members):
         one = slice(member, member + 1)
         start = [weight[one] for weight in weights]

@@ -1,0 +1,120 @@
+"""One picture for each claim: what is measured, and its bound, along training."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from decaymerge.claims import CLAIMS
+from decaymerge.claims.check import Check, slack_of
+from decaymerge.figures.style import COLOURS, MARKERS, label_panels, legend_below, panels
+
+PARTS_APART = {"alignment", "identity", "theorem1", "lemma8", "theorem2"}
+"""Claims whose parts are different quantities; of others, the part with the least slack is shown."""
+LINE_STYLES = ["-", "-.", ":", (0, (3, 1, 1, 1, 1, 1))]
+COLUMNS = 4
+PANEL_INCHES = (2.6, 2.1)
+
+
+def draw_claim(name: str, traces: Mapping[str, xr.Dataset]) -> Figure:
+    """A panel for each experiment; lines are medians over tasks and seeds, bands their range.
+
+    Args:
+        name: Of the claim.
+        traces: ``measured`` and ``bound`` of each experiment that has the claim.
+    """
+    title = (
+        f"{name} ({CLAIMS[name].source})\nsolid: measured, median and range over tasks and seeds; dashed: "
+        + ("tolerance" if CLAIMS[name].kind == "equality" else "bound, median")
+    )
+    figure, axes = panels(len(traces), title, columns=COLUMNS, inches=PANEL_INCHES)
+    for ax, (experiment, trace) in zip(axes, traces.items(), strict=True):
+        _panel(ax, name, trace.sel(claim=name).dropna("part", how="all", subset=["measured"]))
+        ax.set_title(experiment, parse_math=False)
+    label_panels(axes)
+    legend_below(figure, axes)
+    return figure
+
+
+def _panel(ax: Axes, name: str, trace: xr.Dataset) -> None:
+    parts = list(trace.part.values)
+    if name not in PARTS_APART and len(parts) > 1:
+        trace, parts = _worst_part(name, trace), ["worst layer"]
+    for colour, weight_decay in enumerate(trace.weight_decay.values):
+        for style, part in enumerate(parts):
+            chosen = trace.sel(weight_decay=weight_decay, part=part).stack(member=("task", "seed"))
+            label = f"λ = {weight_decay:g}" + (f", {part}" if len(parts) > 1 else "")
+            _lines(ax, chosen, label, COLOURS[colour], style)
+    ax.set(xscale="log", yscale="log", xlabel="step")
+
+
+def _lines(ax: Axes, trace: xr.Dataset, label: str, colour: tuple[float, float, float], style: int) -> None:
+    shown = trace.isel(step=slice(1, None)).dropna("step", subset=["measured"], how="all")
+    measured, steps = shown.measured.clip(min=np.finfo(float).tiny), shown.step
+    alone = "" if len(steps) > 1 else MARKERS[style]
+    ax.plot(
+        steps,
+        measured.median("member"),
+        color=colour,
+        linestyle=LINE_STYLES[style],
+        marker=alone,
+        label=label,
+    )
+    ax.fill_between(
+        steps, measured.min("member"), measured.max("member"), color=colour, alpha=0.2, linewidth=0
+    )
+    if shown.bound.notnull().any():
+        ax.plot(steps, shown.bound.median("member"), color=colour, linestyle="--", linewidth=1)
+        if len(steps) == 1:
+            ax.axhline(float(shown.bound.median()), color=colour, linestyle="--", linewidth=1)
+
+
+def _worst_part(name: str, trace: xr.Dataset) -> xr.Dataset:
+    slack = xr.apply_ufunc(slack_of, CLAIMS[name].kind, trace.measured, trace.bound)
+    at = slack.fillna(np.inf).argmin("part")
+    return trace.isel(part=at).drop_vars("part").expand_dims(part=["worst layer"])
+
+
+def draw_width(checks: Sequence[Check], traces: Mapping[str, xr.Dataset]) -> Figure:
+    """The cross term of the layer-wise sum against the width, one panel for each law that was fitted."""
+    figure, axes = panels(
+        len(checks),
+        "layer_sum_width (ours)\ncross term over own output at the last step: points are seeds and tasks, the line"
+        " is their root mean square, dashed 1/√width",
+        columns=COLUMNS,
+        inches=PANEL_INCHES,
+    )
+    for ax, check in zip(axes, checks, strict=True):
+        widths, values = [], []
+        for experiment in check.experiment.split(", "):
+            trace = traces[experiment].sel(claim="layer_sum_width", weight_decay=check.weight_decay)
+            widths.append(json.loads(traces[experiment].attrs["settings"])["network"]["hidden"][0])
+            values.append(trace.measured.isel(step=-1, part=0).values.ravel())
+        rms = np.array([np.sqrt(np.mean(value**2)) for value in values])
+        for width, value in zip(widths, values, strict=True):
+            ax.plot(
+                np.full_like(value, width), value, ".", color=COLOURS[0], alpha=0.4, label="a seed and task"
+            )
+        ax.plot(widths, rms, "o-", color=COLOURS[1], label="root mean square")
+        law = rms[0] * np.sqrt(widths[0] / np.array(widths))
+        ax.plot(widths, law, "--", color="black", label="1/√width")
+        ax.set(xscale="log", yscale="log", xlabel="width", ylabel="relative cross term")
+        ax.set_title(f"λ = {check.weight_decay:g}")
+    label_panels(axes)
+    legend_below(figure, axes)
+    return figure
+
+
+def draw_scan_claim(name: str, checks: Sequence[Check]) -> Figure:
+    """What was measured of each model, against the number that decides."""
+    figure, (ax,) = panels(1, f"{name}\npoints: measured; line: what decides", inches=(4.5, 2.3))
+    models = [check.experiment.removeprefix("scan/") for check in checks]
+    ax.plot(models, [check.measured or np.nan for check in checks], "o", color=COLOURS[0], label="measured")
+    ax.axhline(checks[0].bound or np.nan, color="black", linestyle="--", label="decides")
+    ax.set_ylim(bottom=0)
+    ax.margins(x=0.3)
+    legend_below(figure, [ax])
+    return figure

@@ -1,0 +1,43 @@
+"""Figure 2 of the paper: the average inverse norm ratio grows with λ, even where the network errs."""
+
+from collections.abc import Sequence
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from decaymerge.figures.panels import against_weight_decay
+from decaymerge.figures.style import OVER_SEEDS, label_panels, panels
+from decaymerge.jobs import FigureJob, describe_experiment
+
+
+def draw_figure2(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
+    """A column for each labelling function; rows: inverse norm ratio, error, margin error, loss against λ.
+
+    Args:
+        job: The experiments, linear labels first.
+        summaries: Their summaries, in this order.
+    """
+    described = dict.fromkeys(describe_experiment(experiment) for experiment in job.experiments)
+    figure, axes = panels(
+        4 * len(summaries), "\n".join([*described, OVER_SEEDS]), columns=len(summaries), inches=(3.2, 1.9)
+    )
+    for column, (summary, experiment) in enumerate(zip(summaries, job.experiments, strict=True)):
+        (task,) = experiment.named_tasks.values()
+        own = summary.isel(pair=0, task=0)
+        rows = {
+            "average of ‖W‖₂ / ‖W‖_F": (1 / own.norm_ratio).mean("layer"),
+            "classification error": own.error,
+            f"share of margins below {experiment.margin:g}": own.margin_error,
+            "training loss": own.loss,
+        }
+        for row, (label, values) in enumerate(rows.items()):
+            ax = axes[row * len(summaries) + column]
+            against_weight_decay(ax, values, f"{getattr(task, 'labels', job.names[column])} labels", label)
+            ax.set(
+                yscale="linear",
+                ylim=(0, 1.05 * max(1.0 if row < 3 else 0.0, float(values.isel(step=-1).max()))),
+            )
+            if (legend := ax.get_legend()) is not None:
+                legend.remove()
+    label_panels(axes)
+    return figure

@@ -1,0 +1,86 @@
+"""``claims.html``: one self-contained page with every claim, its status, its numbers and its picture."""
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import xarray as xr
+from jinja2 import Environment, PackageLoader
+from latex2mathml.converter import convert
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+
+from decaymerge.claims import CLAIMS, SCAN_CLAIMS
+from decaymerge.claims.check import Check
+from decaymerge.figures.claims import draw_claim, draw_scan_claim, draw_width
+from decaymerge.figures.style import save
+from decaymerge.jobs import FigureJob
+
+MEANINGS = {
+    "equality": "holds to the stated tolerance.",
+    "bound holds": "the measured side stays within the bound.",
+    "not supported": "its assumptions hold as far as they can be measured, and yet the measured side lies outside:"
+    " the claim is contradicted at these settings, not proved false.",
+    "assumption unmet": "the run does not satisfy what the claim assumes; the note says which assumption and by how"
+    " much, and the numbers are shown for what they are.",
+}
+PICTURE_DPI = 110
+
+
+def write_report(
+    job: FigureJob, checks: Sequence[Check], traces: Mapping[str, xr.Dataset], output: Path
+) -> None:
+    """Write the page to ``output``, and each claim's picture as PDF and PNG beside it, in ``figures/claims``."""
+    claims = []
+    for name in [name for name in (*CLAIMS, *SCAN_CLAIMS) if any(check.claim == name for check in checks)]:
+        chosen = [check for check in checks if check.claim == name]
+        figure = _picture(name, chosen, traces)
+        png = io.BytesIO()
+        figure.savefig(png, dpi=PICTURE_DPI)
+        save(figure, output.parent / "figures/claims" / f"{name}.pdf", job.settings.dpi)
+        plt.close(figure)
+        claims.append(
+            {
+                "name": name,
+                "source": chosen[0].source,
+                "statement": with_formulas(chosen[0].statement),
+                "assumptions": chosen[0].assumptions,
+                "tried": with_formulas(CLAIMS[name].tried) if name in CLAIMS else "",
+                "counts": Counter(check.status for check in chosen),
+                "checks": chosen,
+                "picture": base64.b64encode(png.getvalue()).decode(),
+            }
+        )
+    environment = Environment(
+        loader=PackageLoader("decaymerge.figures"),
+        autoescape=True,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"number": _number, "slug": lambda status: status.replace(" ", "-")}
+    page = environment.get_template("claims.html").render(claims=claims, meanings=MEANINGS)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_suffix(".html.tmp")
+    temporary.write_text(page)
+    temporary.replace(output)
+
+
+def _picture(name: str, checks: Sequence[Check], traces: Mapping[str, xr.Dataset]) -> Figure:
+    if name in SCAN_CLAIMS:
+        return draw_scan_claim(name, checks)
+    if name == "layer_sum_width":
+        return draw_width(checks, traces)
+    return draw_claim(name, {key: trace for key, trace in traces.items() if name in trace.claim.values})
+
+
+def with_formulas(text: str) -> Markup:
+    """Text whose parts between dollar signs are LaTeX, as HTML with MathML."""
+    parts = text.split("$")
+    return Markup("").join(Markup(convert(part)) if i % 2 else escape(part) for i, part in enumerate(parts))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
