@@ -70,7 +70,7 @@ def _minimum_norm_residual(task: Trained, member: int) -> float:
             slopes.append(slope.masked_scatter(mask, part))
         value = squared_residual(slopes) / size
         (gradient,) = torch.autograd.grad(value, vector)
-        return float(value), gradient.numpy()
+        return value.item(), gradient.numpy()
 
     from scipy.optimize import minimize  # half a second, that smooth networks need not wait for
 

@@ -100,6 +100,7 @@ def theorem1(run: Run) -> Measured:
         interference = np.abs(np.einsum("std,snd->stn", end_to_end(other), inputs))
         start = interference[:, :1]
         limit = solved.decay[..., None] * start + (run.overlap[:, None] * solved.growth)[..., None]
+        limit += DYNAMICS * np.linalg.norm(solved.w, axis=-1).max()  # what w is known to, see Theorem 4
         gap = np.abs(_layer_sum_gap(own, other))
         worst, at_worst = worst_sample(interference, limit)
         measured.append(np.stack([worst, gap.max(-1)], -1))

@@ -213,8 +213,8 @@ STATIONARY_CLAIMS = [
         when="last step",
         applies=_to_the_end,
         measure=alignment,
-        tried=r"ReLU networks with $\eta$ from 0.1 to 0.5 and up to 100 000 steps: the plain residual stalls between"
-        " 0.13 and 0.31, since samples sit on kinks; the minimum-norm subgradient is shown beside it.",
+        tried=r"ReLU networks with $\eta$ from 0.1 to 0.5 and up to 100 000 steps: the plain residual stalls"
+        " between 0.13 and 0.31, since samples sit on kinks; the minimum-norm subgradient is shown beside it.",
     ),
     Claim(
         name="rank_one",

@@ -23,7 +23,8 @@ def draw_overlap(job: FigureJob, traces: Sequence[xr.Dataset]) -> Figure:
         overlaps.append(float(task.overlap) if isinstance(task, GaussianTask) else float("nan"))
     sweep = xr.concat([trace.interference for trace in traces], xr.Variable("overlap", overlaps))
     sweep = sweep.sortby("overlap").stack(member=("task", "seed"))
-    title = f"{describe_experiment(job.experiments[0])}\nlines: mean over seeds and tasks; bands: their standard deviation"
+    described = describe_experiment(job.experiments[0])
+    title = f"{described}\nlines: mean over seeds and tasks; bands: their standard deviation"
     figure, axes = panels(sweep.sizes["weight_decay"], title, inches=(3.4, 2.8))
     for ax, weight_decay in zip(axes, sweep.weight_decay.values, strict=True):
         for style, side in enumerate(sweep.side.values):
