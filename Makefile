@@ -10,7 +10,7 @@ run = mkdir -p $(1) && flock --nonblock --close --conflict-exit-code 75 $(1)/.ma
 	'snakemake --directory $(1) --configfile $(2) --unlock --quiet && snakemake --directory $(1) --configfile $(2) $(ARGS)' \
 	|| { code=$$?; [ $$code = 75 ] && echo "make: another run is working in $(1); wait for it or stop it" >&2; exit $$code; }
 
-.PHONY: default smoke paper test check bench lint format lock schema clean
+.PHONY: default smoke paper test browser check bench lint format lock schema clean
 
 default: $(INSTALLED)
 	@$(call run,.,config/config.yaml)
@@ -21,8 +21,14 @@ smoke: $(INSTALLED)
 paper: $(INSTALLED)
 	@$(call run,runs/paper,config/paper.yaml)
 
-test: $(INSTALLED)
+test: $(INSTALLED) browser
 	pytest -m "not default_run" $(ARGS)
+
+# Pages are looked at in a real browser, which pip does not have.
+browser:
+	@command -v chromium > /dev/null \
+		|| { [ "$$(id -u)" = 0 ] && apt-get update -q > /dev/null && apt-get install -yq chromium > /dev/null; } \
+		|| { echo "make: the tests need Chromium; on Debian: apt-get install chromium" >&2; exit 1; }
 
 # The statements that the README makes of the default run, held against its results.
 check: default

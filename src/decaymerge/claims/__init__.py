@@ -30,6 +30,7 @@ from decaymerge.progress import progress_bar
 __all__ = [
     "CLAIMS",
     "SCAN_CLAIMS",
+    "Check",
     "check_experiment",
     "check_scan",
     "check_widths",

@@ -33,8 +33,8 @@ def _check(
     return Check(
         claim=claim,
         statement=statement,
-        source="Figure 1, Appendix C.1; the paper says it in words, the number that decides is ours",
-        assumptions="trained transformer of a known architecture",
+        source="Appendix C.1, in words",
+        assumptions="trained transformer of a known architecture; the number that decides is ours",
         experiment=f"scan/{name}",
         weight_decay=None,
         status=("bound holds" if holds else "not supported") if known else "assumption unmet",

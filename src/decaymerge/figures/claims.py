@@ -26,10 +26,8 @@ def draw_claim(name: str, traces: Mapping[str, xr.Dataset]) -> Figure:
         name: Of the claim.
         traces: ``measured`` and ``bound`` of each experiment that has the claim.
     """
-    title = (
-        f"{name} ({CLAIMS[name].source})\nsolid: measured, median and range over tasks and seeds; dashed: "
-        + ("tolerance" if CLAIMS[name].kind == "equality" else "bound, median")
-    )
+    dashed = "tolerance" if CLAIMS[name].kind == "equality" else "bound, median"
+    title = f"{name} ({CLAIMS[name].source})\nsolid: measured, median and range\ndashed: {dashed}"
     figure, axes = panels(len(traces), title, columns=COLUMNS, inches=PANEL_INCHES)
     for ax, (experiment, trace) in zip(axes, traces.items(), strict=True):
         _panel(ax, name, trace.sel(claim=name).dropna("part", how="all", subset=["measured"]))
@@ -82,8 +80,7 @@ def draw_width(checks: Sequence[Check], traces: Mapping[str, xr.Dataset]) -> Fig
     """The cross term of the layer-wise sum against the width, one panel for each law that was fitted."""
     figure, axes = panels(
         len(checks),
-        "layer_sum_width (ours)\ncross term over own output at the last step: points are seeds and tasks, the line"
-        " is their root mean square, dashed 1/√width",
+        "layer_sum_width (ours)\ncross term over own output, last step",
         columns=COLUMNS,
         inches=PANEL_INCHES,
     )

@@ -47,7 +47,7 @@ def write_report(
                 "name": name,
                 "source": chosen[0].source,
                 "statement": with_formulas(chosen[0].statement),
-                "assumptions": chosen[0].assumptions,
+                "assumptions": with_formulas(chosen[0].assumptions),
                 "tried": with_formulas(CLAIMS[name].tried) if name in CLAIMS else "",
                 "counts": Counter(check.status for check in chosen),
                 "checks": chosen,
