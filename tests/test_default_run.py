@@ -1,5 +1,8 @@
 """What the README says of the default run, held against its summaries (`make check`)."""
 
+from collections import Counter
+
+import numpy as np
 import pytest
 import xarray as xr
 
@@ -54,6 +57,60 @@ def test_fashion_mnist_own_networks_fit_and_the_sum_does_both() -> None:
 
 
 def test_claims_about_transformers_hold() -> None:
-    checks = claims.read(REPOSITORY / "results/claims.json")
+    checks = [check for check in all_checks() if check.experiment.startswith("scan/")]
     assert {check.experiment for check in checks} == {"scan/minilm", "scan/antiberty"} and len(checks) == 8
     assert {check.status for check in checks} == {"bound holds"}
+
+
+def all_checks() -> list[claims.Check]:
+    return claims.read(REPOSITORY / "results/claims.json")
+
+
+@pytest.mark.parametrize(
+    ("claim", "prefix", "tolerance"),
+    [
+        ("alignment", "linear_", 1e-6),
+        ("rank_one", "linear_", 1e-6),
+        ("norm_preservation", "linear_", 1e-6),
+        ("alignment", "relu_squared", 1e-4),
+        ("norm_preservation", "relu_squared", 1e-4),
+        ("norm_preservation", "relu_gd", 1e-3),
+        ("identity", "", 1e-10),
+        ("theorem4", "", 1e-6),
+    ],
+)
+def test_equalities_hold(claim: str, prefix: str, tolerance: float) -> None:
+    chosen = [c for c in all_checks() if c.claim == claim and c.experiment.startswith(prefix)]
+    assert chosen and all(check.status == "equality" for check in chosen)
+    assert all(check.measured is not None and check.measured <= tolerance for check in chosen)
+
+
+def test_no_bound_is_violated_where_its_assumptions_hold() -> None:
+    contradicted = {check.claim for check in all_checks() if check.status == "not supported"}
+    assert contradicted == {"lemma8", "theorem2"}
+
+
+def test_the_table_of_claims_in_the_readme_is_that_of_this_run() -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    for name in claims.CLAIMS:
+        found = Counter(check.status for check in all_checks() if check.claim == name)
+        outcome = ", ".join(f"{status} {count}" for status, count in sorted(found.items()))
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
+        assert f"| {outcome} |" in row, f"{row}: {outcome}"
+
+
+def test_interference_is_predicted_before_merging() -> None:
+    for name in ("overlap_000", "overlap_025", "overlap_050", "overlap_075", "overlap_100"):
+        found = store.read(REPOSITORY / f"results/{name}/claims.nc").interference
+        measured, predicted, bound, paper = (found.sel(side=side) for side in found.side.values)
+        assert np.allclose(measured, predicted, rtol=1e-8)
+        assert (measured <= bound * (1 + 1e-9)).all() and (bound <= paper * (1 + 1e-9)).all()
+
+
+def test_inverse_norm_ratio_grows_with_decay_even_where_the_network_errs() -> None:
+    """Figure 2."""
+    for name in ("labels_linear", "labels_quadratic"):
+        summary = store.read(REPOSITORY / f"results/{name}/summary.nc").isel(pair=0, task=0, step=-1, model=0)
+        ratio = (1 / summary.norm_ratio).mean(["layer", "seed"])
+        learnt = ratio.where(ratio.notnull(), drop=True)
+        assert float(learnt[-1]) > float(learnt[0]) + 0.1

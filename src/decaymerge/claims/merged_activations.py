@@ -111,7 +111,7 @@ ACTIVATION_CLAIMS = [
         when="last step",
         applies=_applies,
         measure=lemma8,
-        tried=r"$\lambda$ from 0.003 to 0.01, up to $t = 2000$: the cosine stays between 0.2 and 0.4. Activations"
+        tried=r"$\lambda$ from 0.003 to 0.03, up to $t = 2000$: the cosine stays between 0.2 and 0.4. Activations"
         " of a ReLU are not negative, so that networks which share any active unit have a positive one.",
     ),
     Claim(
@@ -123,7 +123,7 @@ ACTIVATION_CLAIMS = [
         when="last step",
         applies=_applies,
         measure=theorem2,
-        tried=r"$\lambda$ from 0.003 to 0.01, up to $t = 2000$: the first layer's deviation vanishes as its"
+        tried=r"$\lambda$ from 0.003 to 0.03, up to $t = 2000$: the first layer's deviation vanishes as its"
         " interference does; the second layer's stays for some pairs of networks, and they decide.",
     ),
 ]

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from decaymerge.claims import CLAIMS
 from decaymerge.claims.check import Check, slack_of
@@ -30,7 +31,7 @@ def draw_claim(name: str, traces: Mapping[str, xr.Dataset]) -> Figure:
     title = f"{name} ({CLAIMS[name].source})\nsolid: measured, median and range\ndashed: {dashed}"
     figure, axes = panels(len(traces), title, columns=COLUMNS, inches=PANEL_INCHES)
     for ax, (experiment, trace) in zip(axes, traces.items(), strict=True):
-        _panel(ax, name, trace.sel(claim=name).dropna("part", how="all", subset=["measured"]))
+        _panel(ax, name, trace.sel(claim=name))
         ax.set_title(experiment, parse_math=False)
     label_panels(axes)
     legend_below(figure, axes)
@@ -38,42 +39,51 @@ def draw_claim(name: str, traces: Mapping[str, xr.Dataset]) -> Figure:
 
 
 def _panel(ax: Axes, name: str, trace: xr.Dataset) -> None:
-    parts = list(trace.part.values)
-    if name not in PARTS_APART and len(parts) > 1:
-        trace, parts = _worst_part(name, trace), ["worst layer"]
+    order = ("weight_decay", "task", "seed", "step", "part")
+    measured, bound = (trace[side].transpose(*order).values for side in ("measured", "bound"))
+    parts = [str(part) for part in trace.part.values]
+    kept = [part for part in range(len(parts)) if not np.isnan(measured[..., part]).all()]
+    if name not in PARTS_APART and len(kept) > 1:  # of several layers, the one with the least slack
+        slack = np.nan_to_num(slack_of(CLAIMS[name].kind, measured, bound), nan=np.inf)
+        at = slack.argmin(-1)[..., None]
+        measured, bound = (np.take_along_axis(side, at, -1) for side in (measured, bound))
+        parts, kept = ["worst layer"], [0]
     for colour, weight_decay in enumerate(trace.weight_decay.values):
-        for style, part in enumerate(parts):
-            chosen = trace.sel(weight_decay=weight_decay, part=part).stack(member=("task", "seed"))
-            label = f"λ = {weight_decay:g}" + (f", {part}" if len(parts) > 1 else "")
-            _lines(ax, chosen, label, COLOURS[colour], style)
+        for style, part in enumerate(kept):
+            label = f"λ = {weight_decay:g}" + (f", {parts[part]}" if len(kept) > 1 else "")
+            sides = (
+                side[colour, ..., 1:, part].reshape(-1, len(trace.step) - 1) for side in (measured, bound)
+            )
+            _lines(ax, trace.step.values[1:], *sides, label=label, colour=COLOURS[colour], style=style)
     ax.set(xscale="log", yscale="log", xlabel="step")
+    for axis in (ax.xaxis, ax.yaxis):  # many small panels: drawing ticks is what takes time
+        axis.set_major_locator(LogLocator(numticks=5))
+        axis.set_minor_locator(NullLocator())
 
 
-def _lines(ax: Axes, trace: xr.Dataset, label: str, colour: tuple[float, float, float], style: int) -> None:
-    shown = trace.isel(step=slice(1, None)).dropna("step", subset=["measured"], how="all")
-    measured, steps = shown.measured.clip(min=np.finfo(float).tiny), shown.step
-    alone = "" if len(steps) > 1 else MARKERS[style]
-    ax.plot(
-        steps,
-        measured.median("member"),
-        color=colour,
-        linestyle=LINE_STYLES[style],
-        marker=alone,
-        label=label,
-    )
-    ax.fill_between(
-        steps, measured.min("member"), measured.max("member"), color=colour, alpha=0.2, linewidth=0
-    )
-    if shown.bound.notnull().any():
-        ax.plot(steps, shown.bound.median("member"), color=colour, linestyle="--", linewidth=1)
+def _lines(
+    ax: Axes,
+    steps: np.ndarray,
+    measured: np.ndarray,
+    bound: np.ndarray,
+    *,
+    label: str,
+    colour: tuple[float, float, float],
+    style: int,
+) -> None:
+    """Median and range over members of ``measured``, and the median of ``bound``, each (member, step)."""
+    shown = ~np.isnan(measured).all(0)
+    steps, measured, bound = steps[shown], measured[:, shown].clip(min=np.finfo(float).tiny), bound[:, shown]
+    marker = MARKERS[style] if len(steps) == 1 else ""
+    median, low, high = np.nanmedian(measured, 0), np.nanmin(measured, 0), np.nanmax(measured, 0)
+    ax.plot(steps, median, color=colour, linestyle=LINE_STYLES[style], marker=marker, label=label)
+    ax.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+    if not np.isnan(bound).all():
+        middle = np.nanmedian(bound[:, ~np.isnan(bound).all(0)], 0)
         if len(steps) == 1:
-            ax.axhline(float(shown.bound.median()), color=colour, linestyle="--", linewidth=1)
-
-
-def _worst_part(name: str, trace: xr.Dataset) -> xr.Dataset:
-    slack = xr.apply_ufunc(slack_of, CLAIMS[name].kind, trace.measured, trace.bound)
-    at = slack.fillna(np.inf).argmin("part")
-    return trace.isel(part=at).drop_vars("part").expand_dims(part=["worst layer"])
+            ax.axhline(float(middle[0]), color=colour, linestyle="--", linewidth=1)
+        else:
+            ax.plot(steps[~np.isnan(bound).all(0)], middle, color=colour, linestyle="--", linewidth=1)
 
 
 def draw_width(checks: Sequence[Check], traces: Mapping[str, xr.Dataset]) -> Figure:

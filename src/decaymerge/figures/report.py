@@ -1,12 +1,10 @@
 """``claims.html``: one self-contained page with every claim, its status, its numbers and its picture."""
 
 import base64
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import xarray as xr
 from jinja2 import Environment, PackageLoader
 from latex2mathml.converter import convert
@@ -27,7 +25,6 @@ MEANINGS = {
     "assumption unmet": "the run does not satisfy what the claim assumes; the note says which assumption and by how"
     " much, and the numbers are shown for what they are.",
 }
-PICTURE_DPI = 110
 
 
 def write_report(
@@ -38,10 +35,8 @@ def write_report(
     for name in [name for name in (*CLAIMS, *SCAN_CLAIMS) if any(check.claim == name for check in checks)]:
         chosen = [check for check in checks if check.claim == name]
         figure = _picture(name, chosen, traces)
-        png = io.BytesIO()
-        figure.savefig(png, dpi=PICTURE_DPI)
-        save(figure, output.parent / "figures/claims" / f"{name}.pdf", job.settings.dpi)
-        plt.close(figure)
+        picture = output.parent / "figures/claims" / f"{name}.pdf"
+        save(figure, picture, job.settings.dpi)
         claims.append(
             {
                 "name": name,
@@ -51,7 +46,7 @@ def write_report(
                 "tried": with_formulas(CLAIMS[name].tried) if name in CLAIMS else "",
                 "counts": Counter(check.status for check in chosen),
                 "checks": chosen,
-                "picture": base64.b64encode(png.getvalue()).decode(),
+                "picture": base64.b64encode(picture.with_suffix(".png").read_bytes()).decode(),
             }
         )
     environment = Environment(

@@ -54,6 +54,8 @@ def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
 def save(figure: Figure, output: Path, dpi: int) -> None:
     """Write ``output`` (PDF) and a PNG beside it, each moved into place whole, without a date in them."""
     output.parent.mkdir(parents=True, exist_ok=True)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # it stands; done anew for each file it takes most of the time
     with tempfile.TemporaryDirectory(dir=output.parent) as folder:
         for path in (output, output.with_suffix(".png")):
             metadata = {"CreationDate": None} if path.suffix == ".pdf" else None

@@ -1,0 +1,88 @@
+"""The page of claims, in a real browser, on a wide and on a narrow window."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from conftest import Workflow
+from decaymerge import claims
+from decaymerge.figures.report import MEANINGS, with_formulas
+
+
+@pytest.fixture(scope="module")
+def page(smoke: Workflow) -> Iterator[Page]:
+    executable = shutil.which("chromium")
+    assert executable, "Chromium is needed to look at pages; on Debian: apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto((smoke.folder / "results/claims.html").as_uri())
+        yield page
+        browser.close()
+
+
+@pytest.fixture
+def checks(smoke: Workflow) -> list[claims.Check]:
+    return claims.read(smoke.folder / "results/claims.json")
+
+
+def test_it_shows_every_check_with_its_status_in_words(page: Page, checks: list[claims.Check]) -> None:
+    rows = page.locator("tr.check")
+    assert rows.count() == len(checks) > 15
+    shown = sorted(rows.nth(i).locator(".status").inner_text() for i in range(rows.count()))
+    assert shown == sorted(check.status for check in checks)
+    assert page.locator("#overview tbody tr").count() == len({check.claim for check in checks})
+    text = page.inner_text("body")
+    assert all(status in text and meaning.split(";")[0][:60] in text for status, meaning in MEANINGS.items())
+    assert "Tried:" in text
+
+
+def test_statuses_differ_in_colour(page: Page) -> None:
+    colours = page.eval_on_selector_all(
+        "ul .status", "all => all.map(one => getComputedStyle(one).backgroundColor)"
+    )
+    assert len(set(colours)) == len(MEANINGS)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_it_fits_its_window_and_formulas_are_rendered(page: Page, width: int, tmp_path: Path) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    formulas = page.locator("p.statement math")
+    assert formulas.count() >= 10
+    box = formulas.first.bounding_box()
+    assert box is not None and box["width"] > 20 and 10 < box["height"] < 200
+    assert "$" not in page.inner_text("body") and "\\frac" not in page.inner_text("body")
+    assert page.screenshot(path=tmp_path / "page.png")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_row_opens_and_closes_its_picture(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    section = page.locator("section#identity")
+    first, second = section.locator("tr.check button").first, section.locator("tr.check button").nth(1)
+    picture = section.locator("tr.picture")
+    assert not picture.is_visible()
+    first.click()
+    assert picture.is_visible() and first.get_attribute("aria-expanded") == "true"
+    assert section.locator("img").evaluate("image => image.naturalWidth") > 200
+    second.click()
+    assert picture.is_visible() and first.get_attribute("aria-expanded") == "false"
+    second.press("Enter")
+    assert not picture.is_visible()
+
+
+def test_it_needs_nothing_from_outside(page: Page) -> None:
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.reload()
+    assert requests and all(url.startswith(("file:", "data:")) for url in requests)
+    assert sum(url.startswith("file:") for url in requests) == 1
+
+
+def test_formulas_and_words_are_told_apart() -> None:
+    html = with_formulas(r"a < b: $x \le 1$")
+    assert html.startswith("a &lt; b: <math") and "$" not in html
