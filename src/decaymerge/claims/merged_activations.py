@@ -124,6 +124,6 @@ ACTIVATION_CLAIMS = [
         applies=_applies,
         measure=theorem2,
         tried=r"$\lambda$ from 0.003 to 0.03, up to $t = 2000$: the first layer's deviation vanishes as its"
-        " interference does; the second layer's stays for some pairs of networks, and they decide.",
+        " interference does; the second layer's stays at about a half for every pair of networks.",
     ),
 ]

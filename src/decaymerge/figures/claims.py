@@ -16,12 +16,14 @@ from decaymerge.figures.style import COLOURS, MARKERS, label_panels, legend_belo
 PARTS_APART = {"alignment", "identity", "theorem1", "lemma8", "theorem2"}
 """Claims whose parts are different quantities; of others, the part with the least slack is shown."""
 LINE_STYLES = ["-", "-.", ":", (0, (3, 1, 1, 1, 1, 1))]
-COLUMNS = 4
+COLUMNS, SHOWN = 4, 8
+SMALLEST = 1e-16
+"""Less than rounding is drawn here."""
 PANEL_INCHES = (2.6, 2.1)
 
 
 def draw_claim(name: str, traces: Mapping[str, xr.Dataset]) -> Figure:
-    """A panel for each experiment; lines are medians over tasks and seeds, bands their range.
+    """A panel for each experiment, at most ``SHOWN``; lines are medians over tasks and seeds, bands their range.
 
     Args:
         name: Of the claim.
@@ -29,13 +31,23 @@ def draw_claim(name: str, traces: Mapping[str, xr.Dataset]) -> Figure:
     """
     dashed = "tolerance" if CLAIMS[name].kind == "equality" else "bound, median"
     title = f"{name} ({CLAIMS[name].source})\nsolid: measured, median and range\ndashed: {dashed}"
-    figure, axes = panels(len(traces), title, columns=COLUMNS, inches=PANEL_INCHES)
-    for ax, (experiment, trace) in zip(axes, traces.items(), strict=True):
-        _panel(ax, name, trace.sel(claim=name))
+    chosen = {experiment: trace.sel(claim=name) for experiment, trace in traces.items()}
+    if len(chosen) > SHOWN:
+        title += f"; the {SHOWN} of {len(chosen)} experiments with the least slack"
+        chosen = dict(sorted(chosen.items(), key=lambda item: _least_slack(name, item[1]))[:SHOWN])
+    figure, axes = panels(len(chosen), title, columns=COLUMNS, inches=PANEL_INCHES)
+    for ax, (experiment, trace) in zip(axes, chosen.items(), strict=True):
+        _panel(ax, name, trace)
         ax.set_title(experiment, parse_math=False)
     label_panels(axes)
     legend_below(figure, axes)
     return figure
+
+
+def _least_slack(name: str, trace: xr.Dataset) -> float:
+    last = trace.isel(step=-1)
+    slack = slack_of(CLAIMS[name].kind, last.measured.values, last.bound.values)
+    return float(np.nan_to_num(slack, nan=np.inf).min())
 
 
 def _panel(ax: Axes, name: str, trace: xr.Dataset) -> None:
@@ -73,7 +85,7 @@ def _lines(
 ) -> None:
     """Median and range over members of ``measured``, and the median of ``bound``, each (member, step)."""
     shown = ~np.isnan(measured).all(0)
-    steps, measured, bound = steps[shown], measured[:, shown].clip(min=np.finfo(float).tiny), bound[:, shown]
+    steps, measured, bound = steps[shown], measured[:, shown].clip(min=SMALLEST), bound[:, shown]
     marker = MARKERS[style] if len(steps) == 1 else ""
     median, low, high = np.nanmedian(measured, 0), np.nanmin(measured, 0), np.nanmax(measured, 0)
     ax.plot(steps, median, color=colour, linestyle=LINE_STYLES[style], marker=marker, label=label)
@@ -109,6 +121,8 @@ def draw_width(checks: Sequence[Check], traces: Mapping[str, xr.Dataset]) -> Fig
         law = rms[0] * np.sqrt(widths[0] / np.array(widths))
         ax.plot(widths, law, "--", color="black", label="1/√width")
         ax.set(xscale="log", yscale="log", xlabel="width", ylabel="relative cross term")
+        ax.set_xticks(widths, [str(width) for width in widths])
+        ax.xaxis.set_minor_locator(NullLocator())
         ax.set_title(f"λ = {check.weight_decay:g}")
     label_panels(axes)
     legend_below(figure, axes)

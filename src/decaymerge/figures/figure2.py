@@ -25,18 +25,17 @@ def draw_figure2(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
         (task,) = experiment.named_tasks.values()
         own = summary.isel(pair=0, task=0)
         rows = {
-            "average of ‖W‖₂ / ‖W‖_F": (1 / own.norm_ratio).mean("layer"),
-            "classification error": own.error,
-            f"share of margins below {experiment.margin:g}": own.margin_error,
+            "mean of ‖W‖₂/‖W‖_F": (1 / own.norm_ratio).mean("layer"),
+            "error": own.error,
+            f"margins below {experiment.margin:g}": own.margin_error,
             "training loss": own.loss,
         }
         for row, (label, values) in enumerate(rows.items()):
             ax = axes[row * len(summaries) + column]
             against_weight_decay(ax, values, f"{getattr(task, 'labels', job.names[column])} labels", label)
-            ax.set(
-                yscale="linear",
-                ylim=(0, 1.05 * max(1.0 if row < 3 else 0.0, float(values.isel(step=-1).max()))),
-            )
+            end = float(values.isel(step=-1).max())
+            low, high = {0: (0.5, 1.0), 1: (0.0, 1.0), 2: (0.0, 1.0)}.get(row, (0.0, end))
+            ax.set(yscale="linear", ylim=(low - 0.02 * high, 1.05 * high))
             if (legend := ax.get_legend()) is not None:
                 legend.remove()
     label_panels(axes)

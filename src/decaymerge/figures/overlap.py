@@ -44,7 +44,9 @@ def draw_overlap(job: FigureJob, traces: Sequence[xr.Dataset]) -> Figure:
             ax.fill_between(
                 chosen.overlap, mean - deviation, mean + deviation, color=COLOURS[style], alpha=0.2
             )
-        ax.set(xlabel="cosine of the angle between the tasks", ylabel="‖W₁′x‖, mean over x", ylim=(0, None))
+        ax.set(xlabel="cosine of the angle between the tasks", ylabel="‖W₁′x‖, mean over x")
+        ax.set_yscale("symlog", linthresh=0.1)
+        ax.set_ylim(bottom=0)
         ax.set_title(f"λ = {weight_decay:g}")
     label_panels(axes)
     legend_below(figure, axes)

@@ -15,6 +15,8 @@ COLOURS = sns.color_palette("colorblind")
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 DASHES: list[tuple[float, ...]] = [(), (4, 1.5), (1, 1), (3, 1, 1, 1), (5, 1, 1, 1, 1, 1)]
 PANEL_INCHES = (2.7, 2.3)
+LEGEND_INCHES = 1.6
+"""Width of an entry of a legend."""
 OVER_SEEDS = "lines: mean over seeds; bands: standard deviation over seeds"
 
 
@@ -48,7 +50,10 @@ def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
         entries |= dict(zip(labels, handles, strict=True))
         if (legend := ax.get_legend()) is not None:
             legend.remove()
-    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=7, frameon=False)
+    columns = max(1, int(figure.get_figwidth() / LEGEND_INCHES))
+    figure.legend(
+        list(entries.values()), list(entries), loc="outside lower center", ncols=columns, frameon=False
+    )
 
 
 def save(figure: Figure, output: Path, dpi: int) -> None:
