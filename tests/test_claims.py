@@ -63,18 +63,8 @@ def test_file_round_trips_and_damage_is_told(tmp_path: Path) -> None:
     checks = claims.check_scan("m", good_scan())
     claims.write(checks, tmp_path / "claims.json")
     assert claims.read(tmp_path / "claims.json") == checks
-    keys = [
-        "claim",
-        "statement",
-        "experiment",
-        "status",
-        "measured",
-        "bound",
-        "slack",
-        "tolerance",
-        "seeds",
-        "note",
-    ]
+    keys = ["claim", "statement", "source", "assumptions", "experiment", "weight_decay", "status", "measured"]
+    keys += ["bound", "slack", "median_slack", "tolerance", "seeds", "note"]
     assert list(json.loads((tmp_path / "claims.json").read_text())[0]) == keys
     (tmp_path / "claims.json").write_text("[{")
     with pytest.raises(UserError, match="remake it with: rm -f"):

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from decaymerge import tasks
-from decaymerge.claims import CLAIMS
+from decaymerge import store, tasks
+from decaymerge.claims import CLAIMS, check_experiment
 from decaymerge.claims.check import Check, Measured, judge
 from decaymerge.claims.flow import trajectories
 from decaymerge.claims.run import Run
@@ -207,6 +208,44 @@ def test_without_decay_stationarity_is_undefined() -> None:
         found = check(claim, run_of("linear", weight_decay=0))
         assert found.status == "assumption unmet" and "λ = 0" in found.note
     assert check("linear_interference", run_of("predictor", weight_decay=0)).bound is not None
+
+
+def written(folder: Path, **settings: Any) -> ClaimsJob:
+    """Files of a small experiment, where the workflow would put them."""
+    names = "abc"[: settings.pop("count")]
+    base = {"network": RELU, "dtype": "float64", "steps": 30, "weight_decay": DECAY}
+    job = train_job(**(base | settings))
+    for index, task in enumerate(names):
+        data = tasks.make(gaussian_job(index, count=len(names), seeds=SEEDS, dim=12, samples=20), [])
+        store.write(data, folder / f"tasks/{task}/seeds=0-1.nc", job)
+        network = train(job.model_copy(update={"task": task}), data, CPU)
+        store.write(network, folder / f"train/{task}/weight_decay={DECAY}/seeds=0-1.nc", job)
+    training = job.model_dump(include={"method", "step_size", "steps", "checkpoints", "batch_size", "dtype"})
+    return ClaimsJob.model_validate(
+        {
+            "experiment": "x",
+            "tasks": list(names),
+            "network": job.network,
+            "training": training | {"weight_decay": [DECAY]},
+            "blocks": ["0-1"],
+        }
+    )
+
+
+def test_three_tasks_have_claims_of_all_and_of_the_first_two(tmp_path: Path) -> None:
+    checks, traces = check_experiment(written(tmp_path, count=3), tmp_path)
+    assert {check.claim for check in checks} >= {"alignment", "identity", "norm_preservation"}
+    assert traces.task.values.tolist() == ["a", "b", "c"]
+    assert np.isfinite(traces.interference.sel(task=["a", "b"], side="measured")).all()
+    assert np.isnan(traces.interference.sel(task="c")).all()
+
+
+def test_minibatches_have_no_claims(tmp_path: Path) -> None:
+    job = written(tmp_path, count=2, method="sgd", batch_size=10)
+    checks, traces = check_experiment(job, tmp_path)
+    assert checks == []
+    store.write(traces, tmp_path / "claims.nc", job)
+    assert store.read(tmp_path / "claims.nc", "claim").sizes["claim"] == 0
 
 
 def test_law_in_the_width() -> None:

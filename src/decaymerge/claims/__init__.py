@@ -70,9 +70,15 @@ def check_experiment(job: ClaimsJob, folder: Path) -> tuple[list[Check], xr.Data
     made = xr.concat(traces, names, join="outer") if traces else xr.Dataset(coords={"claim": names})
     long_names = {"measured": "what is measured of a claim", "bound": "what the claim bounds it by"}
     if all(len(run.tasks) > 1 and run.tasks[0].coefficients is not None for run in runs):
-        dims = ("weight_decay", "task", "seed", "side")
-        made = made.assign_coords(side=SIDES)
-        made["interference"] = (dims, np.stack([interference(run) for run in runs]))
+        made["interference"] = xr.DataArray(
+            np.stack([interference(run) for run in runs]),
+            {
+                "weight_decay": [run.weight_decay for run in runs],
+                "task": job.tasks[:2],
+                "seed": runs[0].seeds,
+                "side": SIDES,
+            },
+        )
         long_names["interference"] = "mean norm of the first layer on the other task's inputs"
     return checks, store.describe(made, {name: text for name, text in long_names.items() if name in made})
 
@@ -81,7 +87,12 @@ def _trace(run: Run, found: Measured) -> xr.Dataset:
     dims = ("task", "seed", "step", "part")
     return xr.Dataset(
         {"measured": (dims, found.measured), "bound": (dims, found.bound)},
-        coords={"seed": run.seeds, "step": run.kept, "part": list(found.parts)},
+        coords={
+            "task": run.job.tasks[: len(found.measured)],  # a claim of pairs has the first two
+            "seed": run.seeds,
+            "step": run.kept,
+            "part": list(found.parts),
+        },
     )
 
 
