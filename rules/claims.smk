@@ -92,7 +92,7 @@ rule report_claims:
         "benchmarks/claims/report.tsv"
     conda:
         ENVIRONMENT
-    threads: 1
+    threads: 2
     resources:
         mem_mb=2000,
         runtime=20,

@@ -7,7 +7,7 @@ from decaymerge.claims.check import Claim, Measured
 from decaymerge.claims.curvature import minimum_norm_residual, sharpness
 from decaymerge.claims.run import Run, Trained
 from decaymerge.jobs import ClaimsJob
-from decaymerge.measure import LOSSES
+from decaymerge.measure import LOSSES, frobenius_norm, spectral_norm
 
 NO_DECAY = "λ = 0, where it is undefined"
 STATIONARY = {"linear": 1e-6, "relu^p": 1e-4, "relu": 1e-3}
@@ -170,9 +170,7 @@ def low_rank_eq2(run: Run) -> Measured:
     depth = run.job.network.depth
     measured, bound = [], []
     for task in run.tasks:
-        inverse = [
-            torch.linalg.matrix_norm(weight, 2) / torch.linalg.matrix_norm(weight) for weight in task.weights
-        ]
+        inverse = [spectral_norm(weight) / frobenius_norm(weight) for weight in task.weights]
         measured.append(torch.stack(inverse).mean(0).numpy())
         scaled = task.margins.abs() / task.inputs.norm(dim=-1).unsqueeze(1)
         with np.errstate(divide="ignore", invalid="ignore"):

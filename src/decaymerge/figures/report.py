@@ -3,13 +3,14 @@
 import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import xarray as xr
 from jinja2 import Environment, PackageLoader
 from latex2mathml.converter import convert
 from markupsafe import Markup, escape
-from matplotlib.figure import Figure
 
 from decaymerge.claims import CLAIMS, SCAN_CLAIMS
 from decaymerge.claims.check import Check
@@ -17,6 +18,8 @@ from decaymerge.figures.claims import draw_claim, draw_scan_claim, draw_width
 from decaymerge.figures.style import save
 from decaymerge.jobs import FigureJob
 
+WORKERS = 2
+"""Processes that draw, as many as the rule has threads."""
 MEANINGS = {
     "equality": "holds to the stated tolerance.",
     "bound holds": "the measured side stays within the bound.",
@@ -31,24 +34,29 @@ def write_report(
     job: FigureJob, checks: Sequence[Check], traces: Mapping[str, xr.Dataset], output: Path
 ) -> None:
     """Write the page to ``output``, and each claim's picture as PDF and PNG beside it, in ``figures/claims``."""
-    claims = []
-    for name in [name for name in (*CLAIMS, *SCAN_CLAIMS) if any(check.claim == name for check in checks)]:
-        chosen = [check for check in checks if check.claim == name]
-        figure = _picture(name, chosen, traces)
-        picture = output.parent / "figures/claims" / f"{name}.pdf"
-        save(figure, picture, job.settings.dpi)
-        claims.append(
-            {
-                "name": name,
-                "source": chosen[0].source,
-                "statement": with_formulas(chosen[0].statement),
-                "assumptions": with_formulas(chosen[0].assumptions),
-                "tried": with_formulas(CLAIMS[name].tried) if name in CLAIMS else "",
-                "counts": Counter(check.status for check in chosen),
-                "checks": chosen,
-                "picture": base64.b64encode(picture.with_suffix(".png").read_bytes()).decode(),
-            }
-        )
+    names = [name for name in (*CLAIMS, *SCAN_CLAIMS) if any(check.claim == name for check in checks)]
+    chosen = {name: [check for check in checks if check.claim == name] for name in names}
+    pictures = {name: output.parent / "figures/claims" / f"{name}.pdf" for name in names}
+    with ProcessPoolExecutor(WORKERS, mp_context=get_context("fork")) as pool:
+        drawn = [
+            pool.submit(_draw, name, chosen[name], _shown(name, traces), pictures[name], job.settings.dpi)
+            for name in names
+        ]
+        for one in drawn:
+            one.result()
+    claims = [
+        {
+            "name": name,
+            "source": chosen[name][0].source,
+            "statement": with_formulas(chosen[name][0].statement),
+            "assumptions": with_formulas(chosen[name][0].assumptions),
+            "tried": with_formulas(CLAIMS[name].tried) if name in CLAIMS else "",
+            "counts": Counter(check.status for check in chosen[name]),
+            "checks": chosen[name],
+            "picture": base64.b64encode(pictures[name].with_suffix(".png").read_bytes()).decode(),
+        }
+        for name in names
+    ]
     environment = Environment(
         loader=PackageLoader("decaymerge.figures"),
         autoescape=True,
@@ -63,12 +71,25 @@ def write_report(
     temporary.replace(output)
 
 
-def _picture(name: str, checks: Sequence[Check], traces: Mapping[str, xr.Dataset]) -> Figure:
+def _shown(name: str, traces: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The part of the traces that is about one claim."""
+    return {
+        experiment: trace[["measured", "bound"]].sel(claim=[name])
+        for experiment, trace in traces.items()
+        if name in trace.claim.values
+    }
+
+
+def _draw(
+    name: str, checks: Sequence[Check], traces: Mapping[str, xr.Dataset], output: Path, dpi: int
+) -> None:
     if name in SCAN_CLAIMS:
-        return draw_scan_claim(name, checks)
-    if name == "layer_sum_width":
-        return draw_width(checks, traces)
-    return draw_claim(name, {key: trace for key, trace in traces.items() if name in trace.claim.values})
+        figure = draw_scan_claim(name, checks)
+    elif name == "layer_sum_width":
+        figure = draw_width(checks, traces)
+    else:
+        figure = draw_claim(name, traces)
+    save(figure, output, dpi)
 
 
 def with_formulas(text: str) -> Markup:
