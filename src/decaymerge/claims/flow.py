@@ -11,7 +11,7 @@ from decaymerge.claims.run import Run, Trained
 from decaymerge.jobs import ClaimsJob
 
 DYNAMICS = 1e-6
-SOLVER_TOLERANCE = 1e-11
+SOLVER_TOLERANCE = 1e-12
 
 
 def end_to_end(task: Trained) -> np.ndarray:
