@@ -36,8 +36,10 @@ def draw_claim(name: str, traces: Mapping[str, xr.Dataset]) -> Figure:
         title += f"; the {SHOWN} of {len(chosen)} experiments with the least slack"
         chosen = dict(sorted(chosen.items(), key=lambda item: _least_slack(name, item[1]))[:SHOWN])
     figure, axes = panels(len(chosen), title, columns=COLUMNS, inches=PANEL_INCHES)
+    decays = sorted({float(decay) for trace in chosen.values() for decay in trace.weight_decay})
+    colours = {decay: COLOURS[i % len(COLOURS)] for i, decay in enumerate(decays)}
     for ax, (experiment, trace) in zip(axes, chosen.items(), strict=True):
-        _panel(ax, name, trace)
+        _panel(ax, name, trace, colours)
         ax.set_title(experiment, parse_math=False)
     label_panels(axes)
     legend_below(figure, axes)
@@ -50,7 +52,9 @@ def _least_slack(name: str, trace: xr.Dataset) -> float:
     return float(np.nan_to_num(slack, nan=np.inf).min())
 
 
-def _panel(ax: Axes, name: str, trace: xr.Dataset) -> None:
+def _panel(
+    ax: Axes, name: str, trace: xr.Dataset, colours: Mapping[float, tuple[float, float, float]]
+) -> None:
     order = ("weight_decay", "task", "seed", "step", "part")
     measured, bound = (trace[side].transpose(*order).values for side in ("measured", "bound"))
     parts = [str(part) for part in trace.part.values]
@@ -60,13 +64,18 @@ def _panel(ax: Axes, name: str, trace: xr.Dataset) -> None:
         at = slack.argmin(-1)[..., None]
         measured, bound = (np.take_along_axis(side, at, -1) for side in (measured, bound))
         parts, kept = ["worst layer"], [0]
-    for colour, weight_decay in enumerate(trace.weight_decay.values):
+    for row, weight_decay in enumerate(trace.weight_decay.values):
         for style, part in enumerate(kept):
             label = f"λ = {weight_decay:g}" + (f", {parts[part]}" if len(kept) > 1 else "")
-            sides = (
-                side[colour, ..., 1:, part].reshape(-1, len(trace.step) - 1) for side in (measured, bound)
+            sides = (side[row, ..., 1:, part].reshape(-1, len(trace.step) - 1) for side in (measured, bound))
+            _lines(
+                ax,
+                trace.step.values[1:],
+                *sides,
+                label=label,
+                colour=colours[float(weight_decay)],
+                style=style,
             )
-            _lines(ax, trace.step.values[1:], *sides, label=label, colour=COLOURS[colour], style=style)
     ax.set(xscale="log", yscale="log", xlabel="step")
     for axis in (ax.xaxis, ax.yaxis):  # many small panels: drawing ticks is what takes time
         axis.set_major_locator(LogLocator(numticks=5))
