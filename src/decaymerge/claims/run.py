@@ -11,7 +11,7 @@ from torch import Tensor
 
 from decaymerge import measure, store
 from decaymerge.jobs import ClaimsJob, format_weight_decay
-from decaymerge.network import Gradient, activations, relative_residual
+from decaymerge.network import SLOPES, Gradient, activations, relative_residual
 
 
 class Trained:
@@ -65,9 +65,7 @@ class Trained:
     @cached_property
     def slopes(self) -> Tensor:
         """-ℓ'(z_i), (seed, step, sample)."""
-        return (
-            torch.sigmoid(-self.margins) if self.job.training.loss == "logistic" else torch.exp(-self.margins)
-        )
+        return SLOPES[self.job.training.loss](-self.margins)
 
     @cached_property
     def residual(self) -> np.ndarray:

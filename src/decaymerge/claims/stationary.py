@@ -8,6 +8,7 @@ from decaymerge.claims.curvature import minimum_norm_residual, sharpness
 from decaymerge.claims.run import Run, Trained
 from decaymerge.jobs import ClaimsJob
 from decaymerge.measure import LOSSES, frobenius_norm, spectral_norm
+from decaymerge.network import relative_residual
 
 KINKED_FLOW = 5e-3
 """The same for a flow that slides along kinks, which a solver follows to about 1e-4 a step."""
@@ -90,8 +91,7 @@ def _by_layer(run: Run) -> str:
     worst = []
     for k in range(run.job.network.trained):
         residuals = [
-            (task.gradients[k][:, -1] + run.weight_decay * task.trained[k][:, -1]).flatten(1).norm(dim=-1)
-            / (run.weight_decay * task.trained[k][:, -1].flatten(1).norm(dim=-1))
+            relative_residual([task.trained[k][:, -1]], [task.gradients[k][:, -1]], run.weight_decay)
             for task in run.tasks
         ]
         worst.append(f"{float(torch.stack(residuals).max()):.2g}")
