@@ -273,36 +273,6 @@ def test_killed_run_goes_on_and_ends_the_same(smoke: Workflow, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "target", ["results/nope/summary.nc", "results/independent/train/a/weight_decay=5/seeds=0-1.nc"]
-)
-def test_target_that_the_configuration_lacks(finished: Workflow, target: str) -> None:
-    done = finished.snakemake("--dry-run", target)
-    assert done.returncode != 0
-    assert "MissingRuleException" in done.stdout + done.stderr and "KeyError" not in done.stdout + done.stderr
-
-
-def test_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "twice.yaml").write_text("experiments: {}\nexperiments: {}\n")
-    done = Workflow(tmp_path, smoke_config()).snakemake("--configfile", str(tmp_path / "twice.yaml"))
-    assert done.returncode != 0 and "key 'experiments' stands twice" in done.stdout + done.stderr
-
-
-def test_job_of_a_diverging_step_size_shows_its_error(tmp_path: Path) -> None:
-    config = smoke_config()
-    config["experiments"] = {"mine": config["experiments"]["independent"]}
-    del config["figures"]  # they name experiments that this configuration lacks
-    config["experiments"]["mine"]["training"] |= {"step_size": 1e5, "weight_decay": [0.1]}
-    workflow = Workflow(tmp_path, config)
-    done = workflow.snakemake()
-    assert done.returncode != 0
-    assert (
-        "training diverged: experiment mine, task a, weight_decay 0.1, seed 0, step"
-        in done.stdout + done.stderr
-    )
-    assert not list((tmp_path / "results").rglob("train/**/*.nc"))
-
-
-@pytest.mark.parametrize(
     "target",
     ["figures", "figure1", "figure2", "figure3", "overlap", "fashion_mnist", "scans", "claims", "all"],
 )
