@@ -107,7 +107,7 @@ def plain_gradient_descent(job: TrainJob, data: xr.Dataset) -> list[np.ndarray]:
 def test_training_in_the_span_of_the_inputs_is_plain_gradient_descent(
     network: dict[str, Any], samples: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "InputSpan", lambda inputs, first, whole: InputSpan(inputs, first))
+    monkeypatch.setattr(stage, "InputSpan", lambda inputs, first, **_: InputSpan(inputs, first))
     job = train_job(network=network, dtype="float64", steps=100, step_size=0.2)
     data = tasks.make(gaussian_job(samples=samples), [])
     found = train(job, data, CPU)

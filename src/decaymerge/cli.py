@@ -149,18 +149,25 @@ def train(
     output: Output,
     settings: JobSettings,
     device: Device = "cpu",
+    restart_every: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds between two writes of the state that a killed run goes on from."),
+    ] = 30,
 ) -> None:
-    """Train the networks of one task at one λ."""
+    """Train the networks of one task at one λ; a run that was killed goes on from the state that it has kept."""
     import torch
 
     from decaymerge import jobs, store
     from decaymerge import train as stage
+    from decaymerge.train.restart import RestartFile, identity_of
 
     # Weights that decay to nothing would otherwise become denormal numbers, which slow products many times.
     torch.set_flush_denormal(True)
     job = jobs.parse(jobs.TrainJob, settings)
     data = store.read(tasks, "inputs", "labels")
-    store.write(stage.train(job, data, _device(device)), output, job)
+    restart = RestartFile(output, identity_of(job, data), restart_every)
+    store.write(stage.train(job, data, _device(device), restart), output, job)
+    restart.remove()
 
 
 @app.command()

@@ -10,16 +10,20 @@ from decaymerge.seeding import generator
 from decaymerge.train.gd import gradient_descent
 from decaymerge.train.gf import gradient_flow
 from decaymerge.train.recorder import Recorder
+from decaymerge.train.restart import RestartFile
 from decaymerge.train.sgd import stochastic_gradient_descent
 from decaymerge.train.span import InputSpan
 
 METHODS = {"gd": gradient_descent, "sgd": stochastic_gradient_descent, "gf": gradient_flow}
 
 
-def train(job: TrainJob, tasks: xr.Dataset, device: torch.device) -> xr.Dataset:
+def train(
+    job: TrainJob, tasks: xr.Dataset, device: torch.device, restart: RestartFile | None = None
+) -> xr.Dataset:
     """Weights ``W1 … WK (seed, step, out_k, in_k)`` with ``loss`` and ``error (seed, step)`` at the kept steps.
 
     ``last_step (seed)`` is where a member became stationary, or the last of the run: later rows repeat its state.
+    With ``restart``, the state is kept there from time to time, and a run that was killed goes on from it.
 
     Raises:
         UserError: the loss of a member is not finite, or ends far above where it began.
@@ -31,10 +35,12 @@ def train(job: TrainJob, tasks: xr.Dataset, device: torch.device) -> xr.Dataset:
     members = [_initial_weights(job, seed, inputs.shape[-1]) for seed in seeds]
     first, *others = [torch.from_numpy(np.stack(layer)).to(device) for layer in zip(*members, strict=True)]
     # float64 is for checks: one of them is the identity that makes the span enough, so it is not used there.
-    span = InputSpan(inputs, first, whole=job.dtype == "float64")
+    found = restart.found if restart is not None else None
+    basis = None if found is None else torch.from_numpy(found["basis"]).to(device)
+    span = InputSpan(inputs, first, whole=job.dtype == "float64", basis=basis)
     weights = [weight.to(dtype) for weight in (span.coordinates, *others)]
 
-    record = Recorder(job, seeds, weights, span)
+    record = Recorder(job, seeds, weights, span, restart)
     METHODS[job.method](job, weights, span.inputs.to(dtype), labels, record)
     return record.dataset()
 

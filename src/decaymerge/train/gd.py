@@ -42,7 +42,9 @@ def gradient_descent(
             job.stationarity or 0
         )
 
-    for step in range(job.steps):
+    state = weights if coefficients is None else [*weights, coefficients]
+    for step in range(record.resume(*state), job.steps):
+        record.save(step, *state)
         if job.stationarity is not None and step % REPORT_EVERY == 0:
             stops = stationary()
             if record.stop(step, stops, weights, gradient.forward(weights), coefficients):

@@ -26,7 +26,7 @@ def gradient_flow(
     Raises:
         UserError: the solver gives up.
     """
-    from scipy.integrate import solve_ivp  # half a second, that other methods need not wait for
+    import scipy.integrate  # half a second, that other methods need not wait for
 
     gradient = Gradient(job.network, inputs, labels, job.loss)
     times = np.array(record.steps) * job.step_size
@@ -34,26 +34,44 @@ def gradient_flow(
     tolerance = job.solver_tolerance or default
 
     def velocity(time: float, flat: np.ndarray) -> np.ndarray:
-        record.advance(time / times[-1])
         return -flatten(_descent(job, gradient, unflatten(flat, weights)))
 
-    solved = solve_ivp(
+    def keep(step: int, flat: np.ndarray) -> None:
+        layers = unflatten(flat, weights)
+        record(step, layers, gradient.forward(layers))
+
+    # Where the solver stands: θ, its time, and the size of its next step, 0 where it is to choose one.
+    flat, clock = torch.from_numpy(flatten(weights)), torch.zeros(2, dtype=torch.float64)
+    record.resume(flat, clock)
+    start, size = clock.tolist()
+    if start == 0:
+        keep(0, flat.numpy())
+    solver = getattr(scipy.integrate, method)(
         velocity,
-        (0, times[-1]),
-        flatten(weights),
-        method=method,
-        t_eval=times,
+        start,
+        flat.numpy().copy(),
+        times[-1],
         rtol=tolerance,
         atol=tolerance,
+        first_step=min(size, times[-1] - start) or None,
     )
-    if not solved.success:
-        raise UserError(
-            f"gradient flow of {job.experiment}/{job.task} at weight_decay {job.weight_decay:g} stopped at"
-            f" t = {solved.t[-1]:g}: {solved.message}; use a larger training.solver_tolerance than {tolerance:g}"
-        )
-    for step, flat in zip(record.steps, solved.y.T, strict=True):
-        state = unflatten(np.ascontiguousarray(flat), weights)
-        record(step, state, gradient.forward(state))
+    while solver.status == "running":
+        message = solver.step()
+        if solver.status == "failed":
+            raise UserError(
+                f"gradient flow of {job.experiment}/{job.task} at weight_decay {job.weight_decay:g} stopped at"
+                f" t = {solver.t:g}: {message}; use a larger training.solver_tolerance than {tolerance:g}"
+            )
+        passed = np.flatnonzero((times > solver.t_old) & (times <= solver.t))
+        if passed.size:
+            between = solver.dense_output()
+            for row in passed:
+                keep(record.steps[row], between(times[row]))
+        flat.copy_(torch.from_numpy(solver.y))
+        clock.copy_(torch.tensor([solver.t, solver.h_abs]))
+        step = int(solver.t / job.step_size)
+        record.advance(step)
+        record.save(step, flat, clock)
 
 
 def _descent(job: TrainJob, gradient: Gradient, weights: Sequence[Tensor]) -> list[Tensor]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 import xarray as xr
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from decaymerge import measure, store
 from decaymerge.errors import UserError
 from decaymerge.jobs import TrainJob
 from decaymerge.progress import progress_bar
+from decaymerge.train.restart import RestartFile
 from decaymerge.train.span import InputSpan
 
 REPORT_EVERY = 100
@@ -29,8 +31,15 @@ def kept_steps(steps: int, checkpoints: int) -> list[int]:
 class Recorder:
     """Keeps weights and metrics at the kept steps, shows progress, and stops a run that diverges."""
 
-    def __init__(self, job: TrainJob, seeds: list[int], weights: Sequence[Tensor], span: InputSpan) -> None:
-        self.job, self.seeds, self.span = job, seeds, span
+    def __init__(
+        self,
+        job: TrainJob,
+        seeds: list[int],
+        weights: Sequence[Tensor],
+        span: InputSpan,
+        restart: RestartFile | None,
+    ) -> None:
+        self.job, self.seeds, self.span, self.restart = job, seeds, span, restart
         self.steps = kept_steps(job.steps, job.checkpoints)
         self.row = {step: row for row, step in enumerate(self.steps)}
         shape = (len(seeds), len(self.steps))
@@ -43,6 +52,38 @@ class Recorder:
         self.stationary = np.zeros(len(seeds), dtype=np.int8)
         self.last_step = np.full(len(seeds), job.steps)
         self.bar = progress_bar(f"{job.experiment}/{job.task} λ={job.weight_decay:g}", job.steps, "step")
+
+    def resume(self, *state: Tensor) -> int:
+        """Bring ``state`` and all that is kept to where a killed run had come, in place.
+
+        Returns:
+            The step it had come to, before the update of that step; 0 for a new run.
+        """
+        found = self.restart.found if self.restart is not None else None
+        if found is None:
+            return 0
+        for k, tensor in enumerate(state):
+            tensor.copy_(torch.from_numpy(found[f"state.{k}"]))
+        self.coefficients = found.get("coefficients")
+        for name, array in self._kept().items():
+            array[...] = found[name]
+        step = int(found["step"])
+        self.bar.write(f"going on from step {step}, where a run was killed", self.bar.fp)
+        self.bar.update(step)
+        return step
+
+    def save(self, step: int, *state: Tensor) -> None:
+        """Write ``state``, before the update of ``step``, and all that is kept, if it is time to."""
+        if self.restart is not None and self.restart.due():
+            arrays = {f"state.{k}": tensor.cpu().numpy() for k, tensor in enumerate(state)}
+            basis = self.span.basis.cpu().numpy()
+            self.restart.write({"step": np.array(step), "basis": basis, **arrays, **self._kept()})
+
+    def _kept(self) -> dict[str, np.ndarray]:
+        arrays = {f"weights.{k}": weight for k, weight in enumerate(self.weights)}
+        arrays |= {"loss": self.loss, "error": self.error, "running": self.running}
+        arrays |= {"stationary": self.stationary, "last_step": self.last_step}
+        return arrays if self.coefficients is None else {**arrays, "coefficients": self.coefficients}
 
     def looks_at(self, step: int) -> bool:
         """Whether the state before the update of ``step`` is of interest."""
@@ -60,7 +101,7 @@ class Recorder:
             self._keep(self.running, row, step, weights, margins, coefficients if last else None)
         self._check(step, loss)
         self.bar.set_postfix_str(f"loss {loss.mean():.4g}", refresh=False)
-        self.bar.update(step - self.bar.n)
+        self.advance(step)
 
     def stop(
         self,
@@ -83,9 +124,9 @@ class Recorder:
             self.running &= ~new
         return not self.running.any()
 
-    def advance(self, share: float) -> None:
-        """Show progress of a run that looks at its steps only when it is through."""
-        self.bar.update(int(share * self.job.steps) - self.bar.n)
+    def advance(self, step: int) -> None:
+        """Show progress between the steps that are looked at."""
+        self.bar.update(step - self.bar.n)
 
     def _keep(
         self,

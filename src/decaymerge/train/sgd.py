@@ -1,6 +1,7 @@
 """Minibatch stochastic gradient descent with weight decay."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
@@ -21,9 +22,11 @@ def stochastic_gradient_descent(
     batch_inputs = inputs.new_empty(members, job.batch_size, dim)
     batch_labels = labels.new_empty(members, job.batch_size)
     gradient = Gradient(job.network, batch_inputs, batch_labels, job.loss)
-    batches = minibatches(job, record.seeds, samples)
+    first = record.resume(*weights)
+    batches = islice(minibatches(job, record.seeds, samples), first, None)
     keep = 1 - job.step_size * job.weight_decay
-    for step in range(job.steps):
+    for step in range(first, job.steps):
+        record.save(step, *weights)
         if record.looks_at(step):
             record(step, weights, _margins(job, weights, inputs, labels))
         chosen = torch.from_numpy(next(batches)).to(inputs.device)

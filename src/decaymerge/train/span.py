@@ -16,10 +16,16 @@ class InputSpan:
         inputs: Shape (seed, sample, d), float64.
         first_layer: W_1(0), shape (seed, d_1, d), float64.
         whole: Take all d coordinates, whatever the inputs span.
+        basis: Q of a run that is gone on with. Another machine's rounding may give another basis, in which the
+            weights that were kept would mean something else.
     """
 
-    def __init__(self, inputs: Tensor, first_layer: Tensor, *, whole: bool = False) -> None:
-        self.basis = _whole_space(inputs) if whole else _basis(inputs)  # Q, (seed, rank, d)
+    def __init__(
+        self, inputs: Tensor, first_layer: Tensor, *, whole: bool = False, basis: Tensor | None = None
+    ) -> None:
+        if basis is None:
+            basis = _whole_space(inputs) if whole else _basis(inputs)
+        self.basis = basis  # Q, (seed, rank, d)
         self.inputs = inputs @ self.basis.mT  # (seed, sample, rank)
         self.coordinates = first_layer @ self.basis.mT  # V(0), (seed, d_1, rank)
         self.outside = first_layer - self.coordinates @ self.basis
