@@ -64,7 +64,7 @@ def test_file_round_trips_and_damage_is_told(tmp_path: Path) -> None:
     claims.write(checks, tmp_path / "claims.json")
     assert claims.read(tmp_path / "claims.json") == checks
     keys = ["claim", "statement", "source", "assumptions", "experiment", "weight_decay", "status", "measured"]
-    keys += ["bound", "slack", "median_slack", "tolerance", "seeds", "note"]
+    keys += ["bound", "slack", "median_slack", "tolerance", "seeds", "note", "made_by"]
     assert list(json.loads((tmp_path / "claims.json").read_text())[0]) == keys
     (tmp_path / "claims.json").write_text("[{")
     with pytest.raises(UserError, match="remake it with: rm -f"):

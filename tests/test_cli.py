@@ -18,7 +18,17 @@ STAGES = {
     "scan.smk": "decaymerge.scan, decaymerge.scan.plan",
     "claims.smk": "decaymerge.claims",
 }
-DETERMINE_NOTHING = {"experiments", "config", "datasets", "settings", "jobs", "errors", "progress"}
+DETERMINE_NOTHING = {
+    "experiments",
+    "config",
+    "datasets",
+    "settings",
+    "jobs",
+    "errors",
+    "progress",
+    "provenance",
+    "whole",
+}
 """Modules that decide no result: all settings reach a job through its params, defaults included."""
 
 

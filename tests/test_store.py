@@ -55,7 +55,7 @@ def test_failed_write_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(
         xr.Dataset, "to_netcdf", lambda *_, **__: (_ for _ in ()).throw(OSError("no space left"))
     )
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(UserError, match=r"x.nc cannot be written: no space left; .* MB free: make room"):
         store.write(example(2000), path, gaussian_job())
     assert store.read(path).sizes["step"] == 1000
     assert [path.name for path in tmp_path.iterdir()] == ["x.nc"]

@@ -50,6 +50,12 @@ def _device(name: str) -> "torch.device":
     return torch.device(name)
 
 
+def _kind_of(device: "torch.device") -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 @app.command()
 def fetch(
     dataset: Annotated[str, typer.Argument(help="fashion_mnist")],
@@ -166,7 +172,9 @@ def train(
     job = jobs.parse(jobs.TrainJob, settings)
     data = store.read(tasks, "inputs", "labels")
     restart = RestartFile(output, identity_of(job, data), restart_every)
-    store.write(stage.train(job, data, _device(device), restart), output, job)
+    where = _device(device)
+    made = stage.train(job, data, where, restart).assign_attrs(device=_kind_of(where))
+    store.write(made, output, job)
     restart.remove()
 
 
@@ -201,7 +209,8 @@ def evaluate(
     data = [store.read(path, "inputs", "labels") for path in tasks]
     networks = [store.read(path, "W1", "loss") for path in own]
     merges = None if merged is None else store.read(merged, "W1", "model")
-    made = stage.evaluate(job, data, networks, merges, _device(device))
+    where = _device(device)
+    made = stage.evaluate(job, data, networks, merges, where).assign_attrs(device=_kind_of(where))
     store.write(made, output, job)
 
 
@@ -297,6 +306,14 @@ def report(
         raise UserError(f"{len(traces or [])} traces were given for {len(job.names)} experiments")
     read = {name: store.read(path, "claim") for name, path in zip(job.names, traces or [], strict=True)}
     write_report(job, claims_stage.read(checked), read, output)
+
+
+@app.command()
+def inspect(path: Annotated[Path, typer.Argument(help="A result: .nc, .png, .pdf or .json.")]) -> None:
+    """Print where a result comes from: settings, code, versions, seeds, host; and what it holds."""
+    from decaymerge import inspection
+
+    print(inspection.inspect(path))
 
 
 @app.command()

@@ -1,35 +1,18 @@
 """NetCDF files through xarray: written whole or not at all, with their origin as attributes."""
 
-import os
-import platform
 import shlex
-import subprocess
-import tempfile
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from decaymerge.errors import UserError
+from decaymerge.provenance import provenance
 from decaymerge.settings import Settings
+from decaymerge.whole import whole
 
 UNITS = "1"
-
-
-def _revision() -> tuple[str, str]:
-    """Git revision of this package's code and whether it was ``clean``, ``unknown`` outside a checkout."""
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD"), "no" if git("status", "--porcelain", "--", str(here)) else "yes"
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown", "unknown"
 
 
 def describe(dataset: xr.Dataset, long_names: dict[str, str]) -> xr.Dataset:
@@ -40,29 +23,18 @@ def describe(dataset: xr.Dataset, long_names: dict[str, str]) -> xr.Dataset:
 
 
 def write(dataset: xr.Dataset, path: Path, settings: Settings, *, compress: bool = False) -> None:
-    """Write ``dataset`` under a temporary name in the same folder, then move it into place."""
-    revision, clean = _revision()
+    """Write ``dataset``, whole or not at all, with its settings and provenance as attributes.
+
+    Raises:
+        UserError: it cannot be written, as on a full disk.
+    """
     seeds = dataset.coords["seed"].values.tolist() if "seed" in dataset.coords else []
     dataset = dataset.assign_attrs(
-        settings=settings.model_dump_json(),
-        seeds=",".join(map(str, seeds)),
-        code_revision=revision,
-        code_clean=clean,
-        torch=version("torch"),
-        numpy=np.__version__,
-        python=platform.python_version(),
+        settings=settings.model_dump_json(), seeds=",".join(map(str, seeds)), **provenance()
     )
     encoding = {name: {"zlib": True, "complevel": 1} for name in dataset.data_vars} if compress else {}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
+    with whole(path) as temporary:
         dataset.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def read(path: Path, *needed: str) -> xr.Dataset:

@@ -6,7 +6,6 @@ A claim measures two sides along training, and a ``Check`` is the verdict. It is
 
 import itertools
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from decaymerge.claims.width import WIDTH, check_width
 from decaymerge.errors import UserError
 from decaymerge.jobs import ClaimsJob
 from decaymerge.progress import progress_bar
+from decaymerge.whole import whole
 
 __all__ = [
     "CLAIMS",
@@ -128,13 +128,10 @@ def check_scan(name: str, scan: xr.Dataset) -> list[Check]:
 
 def write(checks: Sequence[Check], output: Path) -> None:
     """A list of checks as JSON, moved into place whole."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
-        temporary = Path(folder) / output.name
+    with whole(output) as temporary:
         temporary.write_text(
             json.dumps([check.model_dump() for check in checks], indent=2, ensure_ascii=False) + "\n"
         )
-        temporary.replace(output)
 
 
 def read(path: Path) -> list[Check]:

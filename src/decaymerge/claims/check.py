@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
 from decaymerge.claims.run import Run
 from decaymerge.jobs import ClaimsJob
+from decaymerge.provenance import made_by
 from decaymerge.settings import Settings
 
 Status = Literal["equality", "bound holds", "not supported", "assumption unmet"]
@@ -41,6 +43,8 @@ class Check(Settings):
     tolerance: float | None
     seeds: list[int]
     note: str
+    made_by: str = Field(default_factory=made_by)
+    """Code, versions and kind of host."""
 
 
 class Measured(NamedTuple):

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from decaymerge.errors import UserError
+from decaymerge.whole import whole
 
 SHA256 = {
     "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -114,12 +115,9 @@ def fetch(destination: Path, folder: Path | None) -> str:
         except UnavailableError as reason:
             reasons.append(f"{source}: {reason}")
             continue
-        destination.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            with tempfile.NamedTemporaryFile(dir=destination, prefix=f".{name}.", delete=False) as temporary:
-                temporary.write(content)
-            Path(temporary.name).chmod(0o644)
-            Path(temporary.name).replace(destination / name)
+            with whole(destination / name) as temporary:
+                temporary.write_bytes(content)
         return source
     raise UserError(
         "Fashion-MNIST is not to be had; set fetch.fashion_mnist to a folder with its four files, or install"

@@ -13,6 +13,8 @@ from decaymerge.figures.figure3 import draw_figure3
 from decaymerge.figures.overlap import draw_overlap
 from decaymerge.figures.style import save
 from decaymerge.jobs import FigureJob
+from decaymerge.provenance import made_by
+from decaymerge.whole import whole
 
 FIGURES: dict[str, Callable[[FigureJob, Sequence[xr.Dataset]], Figure]] = {
     "figure1": draw_figure1,
@@ -36,7 +38,7 @@ TABLES: dict[str, Callable[[FigureJob, Sequence[xr.Dataset]], str]] = {"table1":
 def draw(figure: str, job: FigureJob, shown: Sequence[xr.Dataset], output: Path) -> None:
     """Draw one of ``FIGURES`` to ``output``, a PDF, and a PNG beside it; or write one of ``TABLES``, Markdown."""
     if figure in TABLES:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(TABLES[figure](job, shown) + "\n")
+        with whole(output) as temporary:
+            temporary.write_text(f"{TABLES[figure](job, shown)}\n\nMade by {made_by()}.\n")
     else:
-        save(FIGURES[figure](job, shown), output, job.settings.dpi)
+        save(FIGURES[figure](job, shown), output, job)

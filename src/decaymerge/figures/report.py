@@ -17,6 +17,7 @@ from decaymerge.claims.check import Check
 from decaymerge.figures.claims import draw_claim, draw_scan_claim, draw_width
 from decaymerge.figures.style import save
 from decaymerge.jobs import FigureJob
+from decaymerge.whole import whole
 
 WORKERS = 2
 """Processes that draw, as many as the rule has threads."""
@@ -39,7 +40,7 @@ def write_report(
     pictures = {name: output.parent / "figures/claims" / f"{name}.pdf" for name in names}
     with ProcessPoolExecutor(WORKERS, mp_context=get_context("fork")) as pool:
         drawn = [
-            pool.submit(_draw, name, chosen[name], _shown(name, traces), pictures[name], job.settings.dpi)
+            pool.submit(_draw, name, chosen[name], _shown(name, traces), pictures[name], job)
             for name in names
         ]
         for one in drawn:
@@ -64,11 +65,11 @@ def write_report(
         keep_trailing_newline=True,
     )
     environment.filters |= {"number": _number, "slug": lambda status: status.replace(" ", "-")}
-    page = environment.get_template("claims.html").render(claims=claims, meanings=MEANINGS)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_suffix(".html.tmp")
-    temporary.write_text(page)
-    temporary.replace(output)
+    page = environment.get_template("claims.html").render(
+        claims=claims, meanings=MEANINGS, made_by=sorted({check.made_by for check in checks})
+    )
+    with whole(output) as temporary:
+        temporary.write_text(page)
 
 
 def _shown(name: str, traces: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
@@ -81,7 +82,7 @@ def _shown(name: str, traces: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]
 
 
 def _draw(
-    name: str, checks: Sequence[Check], traces: Mapping[str, xr.Dataset], output: Path, dpi: int
+    name: str, checks: Sequence[Check], traces: Mapping[str, xr.Dataset], output: Path, job: FigureJob
 ) -> None:
     if name in SCAN_CLAIMS:
         figure = draw_scan_claim(name, checks)
@@ -89,7 +90,7 @@ def _draw(
         figure = draw_width(checks, traces)
     else:
         figure = draw_claim(name, traces)
-    save(figure, output, dpi)
+    save(figure, output, job)
 
 
 def with_formulas(text: str) -> Markup:

@@ -1,6 +1,5 @@
 """One look for all figures: colour-blind safe, told apart in grey by dashes and markers."""
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,10 @@ import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from decaymerge.jobs import FigureJob
+from decaymerge.provenance import made_by, provenance
+from decaymerge.whole import whole
 
 COLOURS = sns.color_palette("colorblind")
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
@@ -56,14 +59,16 @@ def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
     )
 
 
-def save(figure: Figure, output: Path, dpi: int) -> None:
-    """Write ``output`` (PDF) and a PNG beside it, each moved into place whole, without a date in them."""
-    output.parent.mkdir(parents=True, exist_ok=True)
+def save(figure: Figure, output: Path, job: FigureJob) -> None:
+    """Write ``output`` (PDF) and a PNG beside it, each whole, with settings and provenance but no date in them."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # it stands; done anew for each file it takes most of the time
-    with tempfile.TemporaryDirectory(dir=output.parent) as folder:
-        for path in (output, output.with_suffix(".png")):
-            metadata = {"CreationDate": None} if path.suffix == ".pdf" else None
-            figure.savefig(Path(folder) / path.name, dpi=dpi, metadata=metadata)
-            (Path(folder) / path.name).replace(path)
+    settings = job.model_dump_json()
+    metadata: dict[str, dict[str, str | None]] = {
+        "pdf": {"Creator": made_by(), "Subject": settings, "CreationDate": None},
+        "png": {"settings": settings, **provenance()},
+    }
+    for kind, entries in metadata.items():
+        with whole(output.with_suffix(f".{kind}")) as temporary:
+            figure.savefig(temporary, format=kind, dpi=job.settings.dpi, metadata=entries)
     plt.close(figure)

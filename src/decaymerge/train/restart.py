@@ -1,8 +1,6 @@
 """State of an unfinished run, kept beside its output: a run that was killed goes on from there."""
 
-import contextlib
 import hashlib
-import os
 import sys
 import time
 import zipfile
@@ -14,7 +12,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from decaymerge.errors import UserError
 from decaymerge.jobs import TrainJob
+from decaymerge.whole import whole
 
 SHARE = 20
 """Writing the state takes at most about one part in this many of the time: large states are kept less often."""
@@ -53,15 +53,10 @@ class RestartFile:
     def write(self, arrays: Mapping[str, Any]) -> None:
         """Replace what is there; where the disk is full, say so and go on without."""
         began = time.monotonic()
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
         try:
-            temporary.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with whole(self.path) as temporary, temporary.open("wb") as file:
                 np.savez(file, identity=np.array(self.identity), **arrays)
-            temporary.replace(self.path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+        except UserError as error:
             print(f"warning: the state of this run is not kept: {error}", file=sys.stderr)
         ended = time.monotonic()
         self.next = ended + max(self.every, SHARE * (ended - began))

@@ -1,0 +1,87 @@
+"""What a result says of itself: ``decaymerge inspect``."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+import yaml
+
+from decaymerge.errors import UserError
+
+
+def inspect(path: Path) -> str:
+    """Settings, code, versions, seeds, kind of host, and what the file holds.
+
+    Raises:
+        UserError: the file is missing, damaged, or none of this project's.
+    """
+    readers = {".nc": _netcdf, ".png": _picture, ".pdf": _beside, ".json": _json}
+    if path.suffix not in readers:
+        raise UserError(f"{path}: inspect reads {', '.join(readers)}; what is in a page stands at its end")
+    if not path.is_file():
+        raise UserError(f"{path} is missing, or no file")
+    size = path.stat().st_size
+    return f"{path}: {size / 1e6:.3g} MB\n{readers[path.suffix](path).rstrip()}"
+
+
+def _origin(attributes: Mapping[str, Any], path: Path) -> str:
+    """Attributes as YAML, the settings last and unfolded."""
+    if "code_revision" not in attributes:
+        raise UserError(f"{path} does not say where it comes from: it is none of this project's results")
+    entries: dict[str, Any] = {name: str(text) for name, text in attributes.items() if name != "settings"}
+    entries["settings"] = json.loads(attributes["settings"])
+    return yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def _netcdf(path: Path) -> str:
+    try:
+        with xr.open_dataset(path, engine="netcdf4") as dataset:
+            lines = [_origin(dataset.attrs, path) + "holds:"]
+            for name, variable in dataset.variables.items():
+                dims = ", ".join(f"{dim} {size}" for dim, size in variable.sizes.items())
+                lines.append(
+                    f"  {name} ({dims}) {variable.dtype}: {variable.attrs.get('long_name', '')}".rstrip(": ")
+                )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as NetCDF: {error}") from None
+    return "\n".join(lines)
+
+
+def _picture(path: Path) -> str:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            return _origin(
+                {str(name): text for name, text in picture.info.items() if isinstance(text, str)}, path
+            )
+    except (OSError, UnidentifiedImageError) as error:
+        raise UserError(f"{path} cannot be read as a picture: {error}") from None
+
+
+def _beside(path: Path) -> str:
+    """The PNG that is drawn with each PDF says the same, and is easier to read."""
+    if not (picture := path.with_suffix(".png")).is_file():
+        raise UserError(f"{path}: {picture.name}, which says where both come from, is not beside it")
+    return _picture(picture)
+
+
+def _json(path: Path) -> str:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(found, list) or not all(
+        isinstance(check, dict) and "made_by" in check for check in found
+    ):
+        return yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=1000)
+    statuses = Counter(check["status"] for check in found)
+    lines = [f"made by {line}" for line in dict.fromkeys(check["made_by"] for check in found)]
+    lines += [
+        f"{len(found)} claims checked: "
+        + ", ".join(f"{status} {count}" for status, count in statuses.items())
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,62 @@
+"""Where a file comes from: written into every result, and printed by ``decaymerge inspect``."""
+
+import functools
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGES = ("decaymerge", "torch", "numpy", "scipy", "xarray", "netCDF4")
+CPUS = Path("/proc/cpuinfo")
+
+
+@functools.cache
+def provenance() -> dict[str, str]:
+    """Code revision and whether it was clean, versions, and the kind of host, of this process."""
+    revision, clean = _revision()
+    versions = {name.lower(): version(name) for name in PACKAGES}
+    return {
+        "code_revision": revision,
+        "code_clean": clean,
+        **versions,
+        "python": platform.python_version(),
+        "host": _host(),
+    }
+
+
+def made_by() -> str:
+    """The same in one line."""
+    found = provenance()
+    state = {"yes": "clean", "no": "with changes", "unknown": "unknown"}[found["code_clean"]]
+    versions = ", ".join(f"{name} {found[name.lower()]}" for name in PACKAGES[1:])
+    return (
+        f"decaymerge {found['decaymerge']}, revision {found['code_revision'][:12]} ({state}); {versions},"
+        f" Python {found['python']}; {found['host']}"
+    )
+
+
+def _revision() -> tuple[str, str]:
+    """Git revision of this package's code and whether it is clean, ``unknown`` outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if not git("ls-files", "--", str(here)):
+            return "unknown", "unknown"  # installed inside of somebody else's repository
+        return git("rev-parse", "HEAD"), "no" if git("status", "--porcelain", "--", str(here)) else "yes"
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown", "unknown"
+
+
+def _host() -> str:
+    """Kind of machine, not its name: system, architecture, processor and cores."""
+    processor = platform.processor()
+    if CPUS.is_file():
+        models = [line for line in CPUS.read_text().splitlines() if line.startswith("model name")]
+        processor = models[0].partition(":")[2].strip() if models else processor
+    parts = [f"{platform.system()} {platform.machine()}", processor, f"{os.cpu_count()} cores"]
+    return ", ".join(part for part in parts if part)

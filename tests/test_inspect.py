@@ -1,0 +1,104 @@
+"""Every result says where it comes from, and ``decaymerge inspect`` prints it."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conftest import REPOSITORY, Workflow
+from decaymerge import provenance
+from decaymerge.errors import UserError
+from decaymerge.inspection import inspect
+from decaymerge.whole import whole
+from test_cli import decaymerge
+
+ORIGIN = {"code_revision", "code_clean", "decaymerge", "torch", "numpy", "python", "host", "settings"}
+
+
+def test_every_result_says_where_it_comes_from(smoke: Workflow) -> None:
+    results = [path for path in (smoke.folder / "results").rglob("[!.]*") if path.is_file()]
+    kinds = {".nc": 0, ".png": 0, ".pdf": 0, ".json": 0}
+    for path in results:
+        if path.suffix in (".html", ".md"):
+            assert "Made by decaymerge 0." in path.read_text(), path
+            continue
+        kinds[path.suffix] += 1
+        found = inspect(path).split("\n", 1)[1]
+        if path.suffix == ".json":
+            assert found.startswith("made by decaymerge 0.") and "claims checked: " in found
+        else:
+            attributes = yaml.safe_load(found.split("\nholds:")[0])
+            assert attributes.keys() >= ORIGIN, path
+            assert isinstance(attributes["settings"], dict)
+    assert min(kinds.values()) > 3
+
+
+def test_the_pdf_itself_says_it_too(smoke: Workflow) -> None:
+    content = (smoke.folder / "results/figures/figure3.pdf").read_bytes()
+    assert b"/Creator (decaymerge 0." in content and b"/Subject (" in content
+    assert b"CreationDate" not in content
+
+
+def test_inspect_of_a_network(smoke: Workflow) -> None:
+    path = smoke.folder / "results/independent/train/a/weight_decay=0.001/seeds=0-1.nc"
+    done = decaymerge("inspect", path)
+    for line in (
+        "seeds: 0,1",
+        "device: cpu",
+        "  method: gd",
+        "  W1 (seed 2, step 12, out_1 16, in_1 20) float32: weight",
+    ):
+        assert line in done.stdout
+    revision = subprocess.run(
+        ["git", "-C", str(REPOSITORY), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    )
+    assert f"code_revision: {revision.stdout.strip()}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("missing.nc", None, "missing.nc is missing, or no file"),
+        ("x.nc", b"junk", "x.nc cannot be read as NetCDF"),
+        ("x.png", b"junk", "x.png cannot be read as a picture"),
+        ("x.pdf", b"junk", "x.png, which says where both come from, is not beside it"),
+        ("x.json", b"[", "x.json cannot be read as JSON"),
+        ("x.txt", b"", "inspect reads .nc, .png, .pdf, .json"),
+    ],
+)
+def test_errors_are_one_line(name: str, content: bytes | None, expected: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    done = decaymerge("inspect", tmp_path / name)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert expected in done.stderr
+
+
+def test_a_file_of_others_is_told(tmp_path: Path) -> None:
+    import xarray as xr
+
+    xr.Dataset({"x": 1.0}).to_netcdf(tmp_path / "x.nc")
+    with pytest.raises(UserError, match="none of this project's results"):
+        inspect(tmp_path / "x.nc")
+
+
+def test_json_of_others_is_shown_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps({"source": "hub:x/y"}))
+    assert "source: hub:x/y" in inspect(tmp_path / "manifest.json")
+
+
+def test_provenance_names_a_kind_of_host_and_no_host() -> None:
+    import socket
+
+    line = provenance.made_by()
+    assert "cores" in line and socket.gethostname() not in line.split()
+
+
+def test_a_writer_clears_what_a_killed_one_left(tmp_path: Path) -> None:
+    (tmp_path / ".x.json.abc.tmp").write_text("half")
+    (tmp_path / ".x.json2.abc.tmp").write_text("another's")
+    with whole(tmp_path / "x.json") as temporary:
+        temporary.write_text("whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".x.json2.abc.tmp", "x.json"]
