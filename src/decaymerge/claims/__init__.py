@@ -53,34 +53,33 @@ def check_experiment(job: ClaimsJob, folder: Path) -> tuple[list[Check], xr.Data
         The checks, and ``measured`` and ``bound (claim, weight_decay, task, seed, step, part)``.
     """
     chosen = [claim for claim in CLAIMS.values() if claim.applies(job)]
-    runs = read_runs(job, folder)
-    checks, traces = [], []
-    with progress_bar(f"claims about {job.experiment}", len(chosen) * len(runs), "claim") as bar:
-        for claim in chosen:
-            of_claim = []
-            for run in runs:
+    sweep = sorted(job.training.weight_decay)
+    checks: dict[str, list[Check]] = {claim.name: [] for claim in chosen}
+    traces: dict[str, list[xr.Dataset]] = {claim.name: [] for claim in chosen}
+    interferences = []
+    with progress_bar(f"claims about {job.experiment}", len(chosen) * len(sweep), "claim") as bar:
+        for run in read_runs(job, folder):
+            for claim in chosen:
                 found = claim.measure(run)
-                of_claim.append(_trace(run, found))
+                traces[claim.name].append(_trace(run, found))
                 if claim is not WIDTH:  # one width decides nothing
-                    checks.append(judge(claim, run, found))
+                    checks[claim.name].append(judge(claim, run, found))
                 bar.update()
-            sweep = xr.Variable("weight_decay", [run.weight_decay for run in runs])
-            traces.append(xr.concat(of_claim, sweep))
-    names = xr.Variable("claim", np.array([claim.name for claim in chosen], dtype=str))
-    made = xr.concat(traces, names, join="outer") if traces else xr.Dataset(coords={"claim": names})
+            if len(run.tasks) > 1 and run.tasks[0].coefficients is not None:
+                interferences.append(interference(run))
+    decay = xr.Variable("weight_decay", sweep)
+    names = xr.Variable("claim", np.array(list(traces), dtype=str))
+    of_claim = [xr.concat(runs, decay) for runs in traces.values()]
+    made = xr.concat(of_claim, names, join="outer") if of_claim else xr.Dataset(coords={"claim": names})
     long_names = {"measured": "what is measured of a claim", "bound": "what the claim bounds it by"}
-    if all(len(run.tasks) > 1 and run.tasks[0].coefficients is not None for run in runs):
+    if len(interferences) == len(sweep):
         made["interference"] = xr.DataArray(
-            np.stack([interference(run) for run in runs]),
-            {
-                "weight_decay": [run.weight_decay for run in runs],
-                "task": job.tasks[:2],
-                "seed": runs[0].seeds,
-                "side": SIDES,
-            },
+            np.stack(interferences),
+            {"weight_decay": sweep, "task": job.tasks[:2], "seed": run.seeds, "side": SIDES},
         )
         long_names["interference"] = "mean norm of the first layer on the other task's inputs"
-    return checks, store.describe(made, {name: text for name, text in long_names.items() if name in made})
+    store.describe(made, {name: text for name, text in long_names.items() if name in made})
+    return [check for of in checks.values() for check in of], made
 
 
 def _trace(run: Run, found: Measured) -> xr.Dataset:

@@ -1,6 +1,6 @@
 """The networks of one experiment at one λ, and what several claims need of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -125,17 +125,15 @@ class Run:
         return (first.inputs @ second.inputs.mT).abs().amax((-2, -1)).numpy()
 
 
-def read_runs(job: ClaimsJob, folder: Path) -> list[Run]:
-    """One run for each λ, ascending, from the files of an experiment's folder."""
+def read_runs(job: ClaimsJob, folder: Path) -> Iterator[Run]:
+    """One run for each λ, ascending, from the files of an experiment's folder; one is in memory at a time."""
 
     def blocks(where: Path) -> xr.Dataset:
         files = [store.read(where / f"seeds={block}.nc") for block in job.blocks]
         return xr.concat(files, "seed", data_vars="all", combine_attrs="drop")
 
     tasks = [blocks(folder / "tasks" / task) for task in job.tasks]
-    runs = []
     for weight_decay in sorted(job.training.weight_decay):
         named = f"weight_decay={format_weight_decay(weight_decay)}"
         networks = [blocks(folder / "train" / task / named) for task in job.tasks]
-        runs.append(Run(job, weight_decay, tasks, networks))
-    return runs
+        yield Run(job, weight_decay, tasks, networks)
