@@ -17,8 +17,8 @@ rule check_claims:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=30,
+        mem_mb=megabytes(demand.claims),
+        runtime=minutes(demand.claims),
     params:
         settings=claims_settings,
         folder="results/{experiment}",
@@ -43,8 +43,8 @@ rule check_scan_claims:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=megabytes(demand.SCAN_CLAIMS),
+        runtime=minutes(demand.SCAN_CLAIMS),
     message:
         "Check the claims about {wildcards.model}"
     shell:
@@ -67,8 +67,8 @@ rule gather_claims:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=megabytes(demand.GATHERED_CLAIMS),
+        runtime=minutes(demand.GATHERED_CLAIMS),
     params:
         checks=lambda wildcards, input: [f"--gather={path}" for path in [*input.checks, *input.scans]],
         traces=lambda wildcards, input: [f"--traces={path}" for path in input.traces],
@@ -94,8 +94,8 @@ rule report_claims:
         ENVIRONMENT
     threads: 2
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=megabytes(demand.REPORT),
+        runtime=minutes(demand.REPORT),
     params:
         settings=lambda wildcards: jobs.figure_job(CONFIG, CLAIMED).model_dump_json(),
         traces=lambda wildcards, input: [f"--traces={path}" for path in input.traces],

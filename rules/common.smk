@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from decaymerge import jobs
+from decaymerge import demand, jobs
 from decaymerge.config import check
 from decaymerge.experiments import experiment_pairs
 from decaymerge.errors import UserError
@@ -59,6 +59,27 @@ def modules(*names):
     for name in names:
         files += sorted((package / name).glob("*.py")) or [package / f"{name}.py"]
     return [str(file) for file in files]
+
+
+def demanded(stage, wildcards):
+    """What a stage asks for: fixed, or computed from the experiment and the number of tasks of the pair."""
+    if isinstance(stage, demand.Demand):
+        return stage
+    experiment = EXPERIMENTS[wildcards.experiment]
+    if "pair" in wildcards.keys():
+        return stage(experiment, len(experiment_pairs(experiment)[wildcards.pair]))
+    return stage(experiment)
+
+
+# A job that a scheduler killed for memory or time asks for more at its next attempt.
+
+
+def megabytes(stage):
+    return lambda wildcards, attempt: attempt * demanded(stage, wildcards).megabytes
+
+
+def minutes(stage):
+    return lambda wildcards, attempt: attempt * demanded(stage, wildcards).minutes
 
 
 # Settings and inputs of the jobs, as functions of their wildcards.

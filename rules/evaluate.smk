@@ -17,8 +17,8 @@ rule evaluate:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=20,
+        mem_mb=megabytes(demand.evaluate),
+        runtime=minutes(demand.evaluate),
         device=CONFIG.device,
     params:
         settings=evaluate_settings,
@@ -46,8 +46,8 @@ rule gather:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=megabytes(demand.gather),
+        runtime=minutes(demand.gather),
     params:
         settings=gather_settings,
         folder="results/{experiment}/evaluate",

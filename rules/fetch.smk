@@ -16,8 +16,8 @@ rule fetch_fashion_mnist:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=500,
-        runtime=20,
+        mem_mb=megabytes(demand.FETCH),
+        runtime=minutes(demand.FETCH),
     params:
         destination=lambda wildcards, output: Path(output.images).parent,
         folder=[f"--folder={CONFIG.fetch.fashion_mnist}"] if CONFIG.fetch.fashion_mnist else [],
@@ -38,8 +38,8 @@ rule fetch_model:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=120,
+        mem_mb=megabytes(demand.FETCH),
+        runtime=minutes(demand.FETCH),
     params:
         arguments=lambda wildcards: model_arguments(FETCHED[wildcards.checkpoint]),
         cache=lambda wildcards, output: Path(output[0]).parent.parent.parent,

@@ -22,8 +22,8 @@ rule draw_figure2:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=megabytes(demand.figure([EXPERIMENTS[name] for name in FIGURE2])),
+        runtime=minutes(demand.figure([EXPERIMENTS[name] for name in FIGURE2])),
     params:
         settings=lambda wildcards: jobs.figure_job(CONFIG, FIGURE2).model_dump_json(),
     message:
@@ -47,8 +47,8 @@ rule draw_overlap:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=megabytes(demand.figure([EXPERIMENTS[name] for name in OVERLAP])),
+        runtime=minutes(demand.figure([EXPERIMENTS[name] for name in OVERLAP])),
     params:
         settings=lambda wildcards: jobs.figure_job(CONFIG, OVERLAP).model_dump_json(),
     message:
@@ -72,8 +72,8 @@ rule draw_figure3:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=megabytes(demand.figure([EXPERIMENTS[name] for name in FIGURE3])),
+        runtime=minutes(demand.figure([EXPERIMENTS[name] for name in FIGURE3])),
     params:
         settings=lambda wildcards: jobs.figure_job(CONFIG, FIGURE3).model_dump_json(),
     message:
@@ -97,8 +97,8 @@ rule draw_experiment:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=megabytes(lambda experiment: demand.figure([experiment])),
+        runtime=minutes(lambda experiment: demand.figure([experiment])),
     params:
         settings=lambda wildcards: jobs.figure_job(CONFIG, [wildcards.experiment]).model_dump_json(),
     message:
@@ -122,8 +122,8 @@ rule draw_figure1:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=megabytes(demand.figure([])),
+        runtime=minutes(demand.figure([])),
     params:
         settings=lambda wildcards: scan_figure_settings([wildcards.model]),
     message:
@@ -148,8 +148,8 @@ rule draw_figure1_overview:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=megabytes(demand.figure([])),
+        runtime=minutes(demand.figure([])),
     params:
         settings=scan_figure_settings(MODELS),
     message:

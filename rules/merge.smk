@@ -15,8 +15,8 @@ rule merge:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=megabytes(demand.merge),
+        runtime=minutes(demand.merge),
     params:
         settings=merge_settings,
     message:

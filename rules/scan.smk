@@ -15,8 +15,8 @@ rule scan_model:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=megabytes(demand.SCAN),
+        runtime=minutes(demand.SCAN),
     params:
         arguments=lambda wildcards: model_arguments(MODELS[wildcards.model]),
         cache=RESOURCES,

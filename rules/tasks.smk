@@ -15,8 +15,8 @@ rule tasks:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=megabytes(demand.tasks),
+        runtime=minutes(demand.tasks),
     params:
         settings=tasks_settings,
     message:

@@ -15,8 +15,8 @@ rule train:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=megabytes(demand.train),
+        runtime=minutes(demand.train),
         # The device determines no result, so it is no param: those re-run what they change.
         device=CONFIG.device,
     params:

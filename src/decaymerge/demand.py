@@ -1,0 +1,157 @@
+"""Memory and run time that each stage's job asks a scheduler for, computed from an experiment's settings.
+
+Sizes follow the arrays that a stage holds at its peak; ``tests/test_demand.py`` holds them against measured ones.
+A result does not depend on them. Throughout, n samples, d inputs, widths d_k, S seeds a job, T kept steps at most.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from decaymerge.experiments import Experiment, experiment_pairs
+
+MEGABYTE = 1e6
+TORCH, XARRAY, DRAWING = 360, 140, 330
+"""MB of a process that has imported what it needs, and holds nothing yet."""
+SCIPY = 50
+IMAGES = 150
+"""MB that Fashion-MNIST's files take while they are unpacked."""
+SPARE = 1.15
+"""What an allocator takes beyond the arrays."""
+STAGES_OF_SOLVER = 20
+"""Vectors of the size of θ that an adaptive Runge-Kutta method keeps."""
+FLOPS = {"float32": 30e9, "float64": 15e9}
+"""A second, of one core at small matrix products."""
+LBFGS = 20_000
+"""Its iterations at most, as in ``train/gd.py``."""
+CLAIMS = 20
+"""Passes through the data of an experiment's claims, in gradients."""
+STEP = 5e-5
+"""Seconds that a layer's kernels take in each step however small they are."""
+START = 10
+"""Minutes for a start on a busy file system, and for a machine slower than expected."""
+
+
+class Demand(NamedTuple):
+    """What one attempt of a job may use."""
+
+    megabytes: int
+    """Resident memory, in 10⁶ bytes."""
+    minutes: int
+    """Wall time on one core."""
+
+
+def _demand(base: float, arrays: float, seconds: float) -> Demand:
+    return Demand(round(base + SPARE * arrays / MEGABYTE), round(START + seconds / 60))
+
+
+class Sizes:
+    """Sizes of one job's arrays, in bytes.
+
+    Attributes:
+        itemsize: Bytes of a number of the network.
+        parameters: Of one network.
+        data: Inputs of one task, float64.
+        kept: Weights at all kept steps of one task's networks.
+    """
+
+    def __init__(self, experiment: Experiment, seeds: int) -> None:
+        tasks = experiment.named_tasks
+        self.seeds = seeds
+        self.samples = max(task.samples for task in tasks.values())
+        self.images = any(task.dataset == "fashion_mnist" for task in tasks.values())
+        self.dims = [
+            max(task.input_dim(len(tasks)) for task in tasks.values()),
+            *experiment.network.hidden,
+            1,
+        ]
+        self.itemsize = {"float32": 4, "float64": 8}[experiment.training.dtype]
+        layers = [above * below for below, above in itertools.pairwise(self.dims)]
+        self.parameters, self.largest_layer = sum(layers), max(layers)
+        self.steps = min(experiment.training.checkpoints, experiment.training.steps + 1)
+        self.data = self.seeds * self.samples * self.dims[0] * 8
+        self.kept = self.seeds * self.steps * self.parameters * self.itemsize
+        self.hidden = self.seeds * self.samples * sum(self.dims[1:]) * self.itemsize
+
+
+def of_block(experiment: Experiment) -> Sizes:
+    """Of a job that has a full block of seeds."""
+    return Sizes(experiment, min(experiment.seeds, experiment.seeds_per_job))
+
+
+def tasks(experiment: Experiment) -> Demand:
+    """Data drawn in float64, stacked, and written."""
+    sizes = of_block(experiment)
+    return _demand(XARRAY + IMAGES * sizes.images, 4 * sizes.data, 0)
+
+
+def train(experiment: Experiment) -> Demand:
+    """Inputs with their basis, activations and their gradients, and what is kept."""
+    training, sizes = experiment.training, of_block(experiment)
+    arrays = 4 * sizes.data + 3 * sizes.hidden + 1.3 * sizes.kept
+    solver = training.method == "gf" or training.finish is not None
+    state = sizes.seeds * sizes.parameters * sizes.itemsize
+    if solver:
+        arrays += STAGES_OF_SOLVER * state
+    samples = training.batch_size or sizes.samples
+    spanned = sizes.parameters - sizes.dims[1] * max(0, sizes.dims[0] - sizes.samples)
+    flops = 6 * sizes.seeds * samples * spanned / FLOPS[training.dtype]
+    overhead = STEP * len(sizes.dims)
+    steps = training.steps + LBFGS * (training.finish is not None)
+    return _demand(TORCH + SCIPY * solver, arrays, steps * (flops + overhead))
+
+
+def merge(experiment: Experiment, tasks: int) -> Demand:
+    """Networks of ``tasks`` tasks; merged ones, apart and together."""
+    sizes = of_block(experiment)
+    return _demand(XARRAY, (tasks + 2 * len(experiment.merging)) * sizes.kept, 0)
+
+
+def evaluate(experiment: Experiment, tasks: int) -> Demand:
+    """Own and merged networks of ``tasks`` tasks, the widest activations at all steps, a layer in float64."""
+    sizes, merged = of_block(experiment), len(experiment.merging)
+    networks = (tasks + merged + 1) * sizes.kept + 2 * tasks * sizes.data
+    hidden = sizes.dims[1:]
+    pair = max((above + below for below, above in itertools.pairwise(hidden)), default=1)
+    activations = sizes.seeds * sizes.steps * sizes.samples * sizes.itemsize * pair
+    norms = 16 * sizes.seeds * sizes.steps * sizes.largest_layer
+    flops = 2 * sizes.seeds * sizes.steps * sizes.samples * sizes.parameters * tasks * (merged + 1)
+    return _demand(TORCH, networks + activations + norms, flops / FLOPS[experiment.training.dtype])
+
+
+def gather(experiment: Experiment) -> Demand:
+    """The summary, whose every pair has all tasks, and the evaluations that it is put together from."""
+    return _demand(TORCH, 4 * _summary(experiment), 0)
+
+
+def figure(experiments: Sequence[Experiment]) -> Demand:
+    """Summaries, and the table of one that is drawn."""
+    return _demand(DRAWING, 4 * sum(map(_summary, experiments)), 0)
+
+
+def _summary(experiment: Experiment) -> float:
+    sizes = Sizes(experiment, experiment.seeds)
+    rows = (
+        len(experiment_pairs(experiment)) * len(experiment.training.weight_decay) * sizes.seeds * sizes.steps
+    )
+    networks = (len(experiment.merging) + 1) * len(experiment.named_tasks)
+    return 8 * rows * networks * (3 + 4 * experiment.network.depth)
+
+
+def claims(experiment: Experiment) -> Demand:
+    """All seeds in float64: weights and gradients along training, activations, and traces of each claim."""
+    sizes = Sizes(experiment, experiment.seeds)
+    tasks = len(experiment.named_tasks)
+    kept = 8 * sizes.seeds * sizes.steps * sizes.parameters
+    hidden = 8 * sizes.seeds * sizes.steps * sizes.samples * sum(sizes.dims[1:])
+    flops = CLAIMS * 6 * sizes.seeds * sizes.steps * sizes.samples * sizes.parameters * tasks
+    seconds = len(experiment.training.weight_decay) * flops / FLOPS["float64"]
+    return _demand(TORCH + SCIPY, tasks * (4 * kept + 2 * hidden + 2 * sizes.data), seconds)
+
+
+FETCH = Demand(500, 120)
+SCAN = Demand(2000, 60)
+"""One matrix is in memory at a time, and settings do not tell how large it is: GPT-J's largest takes 800 MB."""
+SCAN_CLAIMS = Demand(500, START)
+GATHERED_CLAIMS = Demand(600, START)
+REPORT = Demand(1000, 2 * START)
