@@ -20,6 +20,7 @@ rule evaluate:
         mem_mb=megabytes(demand.evaluate),
         runtime=minutes(demand.evaluate),
         device=CONFIG.device,
+        gpu=int(CONFIG.device == "cuda"),
     params:
         settings=evaluate_settings,
         files=lambda wildcards, input: " ".join(

@@ -19,6 +19,7 @@ rule train:
         runtime=minutes(demand.train),
         # The device determines no result, so it is no param: those re-run what they change.
         device=CONFIG.device,
+        gpu=int(CONFIG.device == "cuda"),
     params:
         settings=train_settings,
     message:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import xarray as xr
 import yaml
 
+from decaymerge import store
 from decaymerge.fetch import fashion_mnist
 
 REPOSITORY = Path(__file__).parent.parent
@@ -25,12 +27,15 @@ class Workflow:
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self.folder, self.config = folder, config
 
-    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def command(self, *arguments: str) -> list[str]:
         path = self.folder / "config.yaml"
         path.write_text(json.dumps(self.config))
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
         command += ["--workflow-profile", str(REPOSITORY / "profiles/default"), "--configfile", str(path)]
-        command += ["--directory", str(self.folder), *arguments]
+        return [*command, "--directory", str(self.folder), *arguments]
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = self.command(*arguments)
         return subprocess.run(command, capture_output=True, text=True, cwd=self.folder, check=False)
 
     def run(self, *arguments: str) -> None:
@@ -60,6 +65,20 @@ def smoke_config() -> dict[str, Any]:
     assert isinstance(config, dict)
     config["scan"]["models"]["tiny_bert"]["source"] = f"path:{REPOSITORY}/tests/data/tiny_bert"
     return config
+
+
+def assert_same_results(folder: Path, expected: Path) -> None:
+    """Every tensor, check and table is bit by bit the same, and there is no file too many or too few."""
+
+    def results(where: Path) -> set[str]:
+        return {str(file.relative_to(where)) for file in (where / "results").rglob("*") if file.is_file()}
+
+    assert results(folder) == results(expected)
+    for name in results(expected):
+        if name.endswith(".nc"):
+            xr.testing.assert_identical(store.read(folder / name), store.read(expected / name))
+        elif name.endswith((".json", ".md")):
+            assert (folder / name).read_text() == (expected / name).read_text(), name
 
 
 @pytest.fixture(scope="session")

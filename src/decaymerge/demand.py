@@ -13,6 +13,8 @@ from decaymerge.experiments import Experiment, experiment_pairs
 MEGABYTE = 1e6
 TORCH, XARRAY, DRAWING = 360, 140, 330
 """MB of a process that has imported what it needs, and holds nothing yet."""
+SNAKEMAKE = 300
+"""MB of the two Snakemakes that a cluster's node runs around the command, which its scheduler counts."""
 SCIPY = 50
 IMAGES = 150
 """MB that Fashion-MNIST's files take while they are unpacked."""
@@ -28,7 +30,7 @@ CLAIMS = 20
 """Passes through the data of an experiment's claims, in gradients."""
 STEP = 5e-5
 """Seconds that a layer's kernels take in each step however small they are."""
-START = 10
+START = 5
 """Minutes for a start on a busy file system, and for a machine slower than expected."""
 
 
@@ -36,13 +38,13 @@ class Demand(NamedTuple):
     """What one attempt of a job may use."""
 
     megabytes: int
-    """Resident memory, in 10⁶ bytes."""
+    """Resident memory of the command and the Snakemakes around it, in 10⁶ bytes."""
     minutes: int
     """Wall time on one core."""
 
 
 def _demand(base: float, arrays: float, seconds: float) -> Demand:
-    return Demand(round(base + SPARE * arrays / MEGABYTE), round(START + seconds / 60))
+    return Demand(round(SNAKEMAKE + base + SPARE * arrays / MEGABYTE), round(START + seconds / 60))
 
 
 class Sizes:
@@ -149,9 +151,9 @@ def claims(experiment: Experiment) -> Demand:
     return _demand(TORCH + SCIPY, tasks * (4 * kept + 2 * hidden + 2 * sizes.data), seconds)
 
 
-FETCH = Demand(500, 120)
+FETCH = Demand(800, 120)
 SCAN = Demand(2000, 60)
 """One matrix is in memory at a time, and settings do not tell how large it is: GPT-J's largest takes 800 MB."""
-SCAN_CLAIMS = Demand(500, START)
-GATHERED_CLAIMS = Demand(600, START)
-REPORT = Demand(1000, 2 * START)
+SCAN_CLAIMS = Demand(800, START)
+GATHERED_CLAIMS = Demand(800, START)
+REPORT = Demand(1000, 4 * START)

@@ -67,10 +67,12 @@ class RestartFile:
 
 
 def identity_of(job: TrainJob, tasks: xr.Dataset) -> str:
-    """Digest of all that determines a run: its settings, its data, the code and PyTorch's version."""
+    """Digest of all that determines a run: its settings, its data, the code that trains and PyTorch's version."""
     digest = hashlib.sha256(f"{job.model_dump_json()} {version('torch')}".encode())
     for name in ("inputs", "labels"):
         digest.update(tasks[name].values.tobytes())
-    for module in sorted(Path(__file__).parents[1].rglob("*.py")):
+    package = Path(__file__).parents[1]
+    others = [package / f"{name}.py" for name in ("network", "measure", "seeding")]
+    for module in sorted([*(package / "train").glob("*.py"), *others]):
         digest.update(module.read_bytes())
     return digest.hexdigest()

@@ -1,0 +1,142 @@
+"""The workflow on a real SLURM, and what clusters do to it (`make slurm-test`)."""
+
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import xarray as xr
+
+from cluster import PARTITION, Cluster, wait_until
+from conftest import REPOSITORY, Workflow, assert_same_results, smoke_config
+from decaymerge import store
+
+pytestmark = pytest.mark.slurm
+
+# What a test may not wait for; all else is the profile's.
+OPTIONS = f"""
+    --profile {REPOSITORY}/profiles/slurm --default-resources slurm_partition={PARTITION} in_group=1
+    --slurm-init-seconds-before-status-checks 2 --seconds-between-status-checks 2 --latency-wait 15
+""".split()
+WEIGHTS = "results/trained/train/a/weight_decay={}/seeds=0-{}.nc"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    found = Cluster(tmp_path_factory.mktemp("slurm"))
+    yield found
+    found.stop()
+
+
+def trainings(steps: int, weight_decay: list[float], seeds: int) -> dict[str, Any]:
+    """A configuration of one task, whose trainings take a time that grows with ``steps`` and ``seeds``."""
+    return {
+        "experiments": {
+            "trained": {
+                "tasks": {"dataset": "gaussian", "dim": 100, "samples": 1000},
+                "task_count": 1,
+                "network": {"hidden": [100, 100]},
+                "training": {
+                    "step_size": 0.5,
+                    "steps": steps,
+                    "checkpoints": 10,
+                    "weight_decay": weight_decay,
+                },
+                "seeds": seeds,
+            }
+        },
+        "figures": {"figure2": {}, "figure3": {}},
+    }
+
+
+def locally(folder: Path, config: dict[str, Any], *targets: str) -> list[xr.Dataset]:
+    workflow = Workflow(folder / "local", config)
+    workflow.folder.mkdir()
+    workflow.run(*targets)
+    return [store.read(workflow.folder / target) for target in targets]
+
+
+def test_smoke_run_is_the_local_one(cluster: Cluster, smoke: Workflow, tmp_path: Path) -> None:
+    on_cluster = Workflow(tmp_path, smoke_config())
+    on_cluster.run(*OPTIONS)
+    assert_same_results(tmp_path, smoke.folder)
+
+
+def test_job_killed_for_its_memory_comes_back_with_more(cluster: Cluster, tmp_path: Path) -> None:
+    config, target = trainings(100, [0.001], 2), WEIGHTS.format("0.001", 1)
+    (local,) = locally(tmp_path, config, target)
+    workflow = Workflow(tmp_path, config)
+    workflow.run(target, *OPTIONS, "--set-resources", "train:mem_mb=attempt*250")
+    assert cluster.logged("exceeded memory limit")
+    xr.testing.assert_identical(store.read(tmp_path / target), local)
+
+
+def test_training_killed_for_its_time_goes_on(cluster: Cluster, tmp_path: Path) -> None:
+    """SLURM's limits are whole minutes, so the training is made to last one and a half."""
+    target = WEIGHTS.format("0.001", 9)
+    trial = Workflow(tmp_path / "trial", trainings(500, [0.001], 10))
+    trial.folder.mkdir()
+    trial.run(target)
+    took = float(
+        (trial.folder / "benchmarks" / target.removeprefix("results/"))
+        .with_suffix(".tsv")
+        .read_text()
+        .split()[10]
+    )
+    config = trainings(int(500 / (took - 3) * 90), [0.001], 10)
+    workflow = Workflow(tmp_path, config)
+    workflow.run(target, *OPTIONS, "--retries", "5", "--set-resources", "train:runtime=1")
+    assert cluster.logged("Time limit exhausted")
+    log = (tmp_path / "logs/trained/train/a/weight_decay=0.001/seeds=0-9.log").read_text()
+    found = re.search(r"going on from step (\d+)", log)
+    assert found and int(found[1]) > 0
+    (local,) = locally(tmp_path, config, target)
+    xr.testing.assert_identical(store.read(tmp_path / target), local)
+
+
+def started(workflow: Workflow, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        workflow.command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=workflow.folder,
+    )
+
+
+def test_node_that_goes_down_while_a_job_runs(cluster: Cluster, tmp_path: Path) -> None:
+    config, target = trainings(2500, [0.001], 4), WEIGHTS.format("0.001", 3)
+    (local,) = locally(tmp_path, config, target)
+    workflow = Workflow(tmp_path, config)
+    workflow.run("results/trained/tasks/a/seeds=0-3.nc")
+    running = started(workflow, target, *OPTIONS)
+    wait_until("a job runs", lambda: bool(cluster.jobs("running")))
+    (job,) = cluster.jobs("running")
+    cluster.update_node("down")
+    wait_until("it stops", lambda: job not in cluster.jobs("running"))
+    cluster.update_node("resume")
+    output, _ = running.communicate(timeout=300)
+    assert running.returncode == 0, output
+    xr.testing.assert_identical(store.read(tmp_path / target), local)
+
+
+def test_controller_that_is_restarted_while_jobs_are_queued(cluster: Cluster, tmp_path: Path) -> None:
+    decays = [0.001, 0.002, 0.003, 0.004]
+    config, targets = trainings(2500, decays, 2), [WEIGHTS.format(decay, 1) for decay in decays]
+    local = locally(tmp_path, config, *targets)
+    workflow = Workflow(tmp_path, config)
+    workflow.run("results/trained/tasks/a/seeds=0-1.nc")
+    running = started(workflow, *targets, *OPTIONS)
+    wait_until("two jobs run", lambda: len(cluster.jobs("running")) == 2)
+    wait_until("two are queued", lambda: len(cluster.jobs("pending")) == 2)
+    cluster.stop_controller()
+    time.sleep(15)  # some questions of Snakemake meet no answer
+    assert running.poll() is None
+    cluster.start_controller()
+    output, _ = running.communicate(timeout=300)
+    assert running.returncode == 0, output
+    for target, expected in zip(targets, local, strict=True):
+        xr.testing.assert_identical(store.read(tmp_path / target), expected)
