@@ -10,7 +10,7 @@ run = mkdir -p $(1) && flock --nonblock --close --conflict-exit-code 75 $(1)/.ma
 	'snakemake --directory $(1) --configfile $(2) --unlock --quiet && snakemake --directory $(1) --configfile $(2) $(ARGS)' \
 	|| { code=$$?; [ $$code = 75 ] && echo "make: another run is working in $(1); wait for it or stop it" >&2; exit $$code; }
 
-.PHONY: default smoke paper test slurm-test browser check bench lint format lock schema clean
+.PHONY: default smoke paper test slurm-test fault-test browser check bench lint format lock schema clean
 
 default: $(INSTALLED)
 	@$(call run,.,config/config.yaml)
@@ -22,14 +22,20 @@ paper: $(INSTALLED)
 	@$(call run,runs/paper,config/paper.yaml)
 
 test: $(INSTALLED) browser
-	pytest -m "not default_run and not slurm" $(ARGS)
+	pytest -m "not default_run and not slurm and not faults" $(ARGS)
+
+# Ten kills of Snakemake and ten of a job, each at a random moment of a smoke run of its own; most of an hour.
+fault-test: $(INSTALLED)
+	pytest -m faults -s $(ARGS)
+
+SLURM := munge slurmctld slurmd slurmdbd slurm-client mariadb-server
 
 # The profile for SLURM, on a SLURM of one node that the tests start, kill and remove.
 slurm-test: $(INSTALLED)
-	@command -v slurmctld slurmd munged squeue > /dev/null \
+	@which slurmctld slurmd slurmdbd munged squeue mariadbd > /dev/null \
 		|| { [ "$$(id -u)" = 0 ] && apt-get update -q > /dev/null \
-			&& apt-get install -yq --no-install-recommends munge slurmctld slurmd slurm-client; } \
-		|| { echo "make: a SLURM is needed; on Debian, as root: apt-get install munge slurmctld slurmd slurm-client" >&2; exit 1; }
+			&& apt-get install -yq --no-install-recommends $(SLURM) > /dev/null; } \
+		|| { echo "make: a SLURM is needed; on Debian, as root: apt-get install $(SLURM)" >&2; exit 1; }
 	pytest -m slurm $(ARGS)
 
 # Pages are looked at in a real browser, which pip does not have.

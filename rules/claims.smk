@@ -84,8 +84,23 @@ rule report_claims:
         traces=expand(rules.check_claims.output.traces, experiment=CLAIMED),
         code=modules("claims", "figures", "store"),
     output:
-        page="results/claims.html",
-        pictures=directory("results/figures/claims"),
+        page=report(
+            "results/claims.html",
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={
+                "claim": "all of them",
+                "source": "each with its own",
+                "outcome": "each with its numbers",
+            },
+        ),
+        pictures=report(
+            directory("results/figures/claims"),
+            patterns=["{claim}.png"],
+            caption="../report/claim.rst",
+            category="Claims",
+            labels=claim_labels,
+        ),
     log:
         "logs/claims/report.log",
     benchmark:

@@ -1,8 +1,10 @@
 """What all stages share: the checked configuration, wildcards, and the modules that a command uses."""
 
+import json
 import os
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -33,6 +35,11 @@ RESOURCES = os.environ.get("DECAYMERGE_CACHE") or str(CHECKOUT / "resources")
 if set("{}") & set(RESOURCES):
     raise WorkflowError(f"DECAYMERGE_CACHE = {RESOURCES}: a path with braces would be taken for wildcards")
 ENVIRONMENT = str(Path(workflow.basedir) / "environment.yml")
+
+
+def weights(path):
+    """An output of networks, which goes when nothing needs it any more unless the configuration keeps it."""
+    return path if CONFIG.keep_weights else temp(path)
 
 
 def one_of(values):
@@ -202,3 +209,12 @@ def checkpoint_files(wildcards):
 def scan_figure_settings(names):
     """Settings of a figure of these models."""
     return jobs.FigureJob(settings=CONFIG.figures, names=list(names), experiments=[]).model_dump_json()
+
+
+def claim_labels(wildcards):
+    """What the report says beside a claim's picture, from the checks of the finished run."""
+    with open(rules.gather_claims.output[0]) as file:
+        checks = [check for check in json.load(file) if check["claim"] == wildcards.claim]
+    outcomes = Counter(check["status"] for check in checks)
+    outcome = ", ".join(f"{status} {count}" for status, count in outcomes.items())
+    return {"claim": wildcards.claim, "source": checks[0]["source"], "outcome": outcome}

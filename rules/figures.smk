@@ -13,7 +13,12 @@ rule draw_figure2:
         code=modules("figures", "store"),
     output:
         pdf="results/figures/figure2.pdf",
-        png="results/figures/figure2.png",
+        png=report(
+            "results/figures/figure2.png",
+            caption="../report/figure2.rst",
+            category="Figures",
+            labels={"figure": "Figure 2", "shows": "norm ratio and errors against λ, one task"},
+        ),
     log:
         "logs/figures/figure2.log",
     benchmark:
@@ -38,7 +43,15 @@ rule draw_overlap:
         code=modules("figures", "store"),
     output:
         pdf="results/figures/overlap.pdf",
-        png="results/figures/overlap.png",
+        png=report(
+            "results/figures/overlap.png",
+            caption="../report/overlap.rst",
+            category="Figures",
+            labels={
+                "figure": "Overlap",
+                "shows": "interference of the first layer, measured, foreseen, bounded",
+            },
+        ),
     log:
         "logs/figures/overlap.log",
     benchmark:
@@ -63,7 +76,12 @@ rule draw_figure3:
         code=modules("figures", "store"),
     output:
         pdf="results/figures/figure3.pdf",
-        png="results/figures/figure3.png",
+        png=report(
+            "results/figures/figure3.png",
+            caption="../report/figure3.rst",
+            category="Figures",
+            labels={"figure": "Figure 3", "shows": "own and merged networks of two tasks"},
+        ),
     log:
         "logs/figures/figure3.log",
     benchmark:
@@ -88,7 +106,12 @@ rule draw_experiment:
         code=modules("figures", "store"),
     output:
         pdf="results/figures/{experiment}.pdf",
-        png="results/figures/{experiment}.png",
+        png=report(
+            "results/figures/{experiment}.png",
+            caption="../report/experiment.rst",
+            category="Figures",
+            labels={"figure": "{experiment}", "shows": "own and merged networks of this experiment"},
+        ),
     log:
         "logs/figures/{experiment}.log",
     benchmark:
@@ -113,7 +136,12 @@ rule draw_figure1:
         code=modules("figures", "store"),
     output:
         pdf="results/figures/figure1_{model}.pdf",
-        png="results/figures/figure1_{model}.png",
+        png=report(
+            "results/figures/figure1_{model}.png",
+            caption="../report/figure1.rst",
+            category="Figures",
+            labels={"figure": "Figure 1, {model}", "shows": "norms and stable ranks, layer by layer"},
+        ),
     log:
         "logs/figures/figure1_{model}.log",
     benchmark:
@@ -138,8 +166,18 @@ rule draw_figure1_overview:
         code=modules("figures", "store"),
     output:
         pdf="results/figures/figure1.pdf",
-        png="results/figures/figure1.png",
-        table="results/figures/table1.md",
+        png=report(
+            "results/figures/figure1.png",
+            caption="../report/figure1_overview.rst",
+            category="Figures",
+            labels={"figure": "Figure 1", "shows": "norms and stable ranks of all transformers"},
+        ),
+        table=report(
+            "results/figures/table1.md",
+            caption="../report/table1.rst",
+            category="Figures",
+            labels={"figure": "Table 1", "shows": "layers and dimensions of the transformers"},
+        ),
     log:
         "logs/figures/figure1.log",
     benchmark:

@@ -6,7 +6,7 @@ rule merge:
         own=own_networks,
         code=modules("merge", "store"),
     output:
-        "results/{experiment}/merge/{pair}/weight_decay={weight_decay}/seeds={block}.nc",
+        weights("results/{experiment}/merge/{pair}/weight_decay={weight_decay}/seeds={block}.nc"),
     log:
         "logs/{experiment}/merge/{pair}/weight_decay={weight_decay}/seeds={block}.log",
     benchmark:

@@ -6,7 +6,7 @@ rule train:
         tasks=rules.tasks.output,
         code=modules("train", "network", "measure", "seeding", "store"),
     output:
-        "results/{experiment}/train/{task}/weight_decay={weight_decay}/seeds={block}.nc",
+        weights("results/{experiment}/train/{task}/weight_decay={weight_decay}/seeds={block}.nc"),
     log:
         "logs/{experiment}/train/{task}/weight_decay={weight_decay}/seeds={block}.log",
     benchmark:

@@ -1,4 +1,4 @@
-"""A real SLURM of one node on this machine, for tests: started as root, stopped and removed afterwards."""
+"""A real SLURM of one node with accounting on this machine, for tests: started as root, removed afterwards."""
 
 import os
 import shutil
@@ -8,10 +8,68 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-CONFIGURATION = Path("/etc/slurm/slurm.conf")
+FOLDER = Path("/etc/slurm")
 MARK = "# A test of decaymerge made this file, and removes it."
-PROGRAMS = ["munged", "slurmctld", "slurmd", "squeue", "sbatch", "srun", "scontrol"]
+PROGRAMS = [
+    "munged",
+    "slurmctld",
+    "slurmd",
+    "sbatch",
+    "slurmdbd",
+    "sacctmgr",
+    "mariadbd",
+    "mariadb-install-db",
+]
+DAEMONS = ["slurmctld", "slurmd", "slurmdbd"]
 PARTITION = "debug"
+ACCOUNT = "root"
+"""Accounting makes it for this user by itself."""
+SLURM = """
+ClusterName=decaymerge
+SlurmctldHost={node}(127.0.0.1)
+AuthType=auth/munge
+SlurmUser=root
+SlurmdUser=root
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort=17819
+AccountingStorageEnforce=associations
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=1
+JobAcctGatherParams=OverMemoryKill
+ReturnToService=2
+KillWait=2
+MessageTimeout=10
+SchedulerParameters=sched_interval=2,bf_interval=2
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/log/slurmctld
+SlurmdLogFile={folder}/log/slurmd
+SlurmctldPort=17817
+SlurmdPort=17818
+NodeName={node} NodeAddr=127.0.0.1 CPUs=2 RealMemory=6000 State=UNKNOWN
+PartitionName={partition} Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+ACCOUNTING = """
+AuthType=auth/munge
+DbdHost={node}
+DbdAddr=127.0.0.1
+DbdPort=17819
+SlurmUser=root
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort=17806
+StorageUser=root
+StorageLoc=accounting
+LogFile={folder}/log/slurmdbd
+PidFile={folder}/slurmdbd.pid
+"""
 
 
 def wait_until(what: str, true: Callable[[], bool], seconds: float = 60) -> None:
@@ -28,49 +86,13 @@ class Cluster:
         missing = [name for name in PROGRAMS if shutil.which(name) is None]
         assert not missing, f"no {', '.join(missing)}: 'make slurm-test' installs them on Debian, as root"
         assert os.geteuid() == 0, "SLURM's node daemon needs root"
-        if CONFIGURATION.exists():
-            assert MARK in CONFIGURATION.read_text(), (
-                f"{CONFIGURATION} is not a test's: this machine has a SLURM"
-            )
-            self._kill()
-        self.node = socket.gethostname().split(".")[0]
-        self.log = folder / "log"
+        self.folder, self.node, self.log = folder, socket.gethostname().split(".")[0], folder / "log"
         for name in ("state", "spool", "log"):
             (folder / name).mkdir(parents=True)
-        CONFIGURATION.parent.mkdir(exist_ok=True)
-        CONFIGURATION.write_text(
-            f"""{MARK}
-ClusterName=decaymerge
-SlurmctldHost={self.node}(127.0.0.1)
-AuthType=auth/munge
-SlurmUser=root
-SlurmdUser=root
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU_Memory
-AccountingStorageType=accounting_storage/none
-JobAcctGatherType=jobacct_gather/linux
-JobAcctGatherFrequency=1
-JobAcctGatherParams=OverMemoryKill
-ReturnToService=2
-MinJobAge=3600
-KillWait=2
-MessageTimeout=10
-SchedulerParameters=sched_interval=2,bf_interval=2
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
-SlurmctldLogFile={folder}/log/slurmctld
-SlurmdLogFile={folder}/log/slurmd
-SlurmctldPort=17817
-SlurmdPort=17818
-NodeName={self.node} NodeAddr=127.0.0.1 CPUs=2 RealMemory=6000 State=UNKNOWN
-PartitionName={PARTITION} Nodes=ALL Default=YES MaxTime=INFINITE State=UP
-"""
-        )
-        if subprocess.run(["pgrep", "-x", "munged"], capture_output=True, check=False).returncode:
+        self._configure("slurm.conf", SLURM)
+        self._configure("slurmdbd.conf", ACCOUNTING)
+        self._kill()
+        if not self._done("pgrep", "-x", "munged"):
             for where, mode in {
                 "/run/munge": 0o755,
                 "/var/log/munge": 0o700,
@@ -80,9 +102,43 @@ PartitionName={PARTITION} Nodes=ALL Default=YES MaxTime=INFINITE State=UP
                 shutil.chown(where, "munge", "munge")
                 Path(where).chmod(mode)
             subprocess.run(["runuser", "-u", "munge", "--", shutil.which("munged") or "munged"], check=True)
+        self._make_accounting()
         self.start_controller()
         subprocess.run(["slurmd"], check=True)
         wait_until("the node is idle", lambda: self.state() == "idle")
+
+    def _configure(self, name: str, text: str) -> None:
+        path = FOLDER / name
+        if path.exists():
+            assert MARK in path.read_text(), f"{path} is not a test's: this machine has a SLURM"
+        path.parent.mkdir(exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(MARK + text.format(folder=self.folder, node=self.node, partition=PARTITION))
+
+    def _make_accounting(self) -> None:
+        files = ["--no-defaults", "--user=root", f"--datadir={self.folder}/database"]
+        installed = subprocess.run(
+            ["mariadb-install-db", *files], capture_output=True, text=True, check=False
+        )
+        assert installed.returncode == 0, installed.stdout + installed.stderr
+        access = [
+            "--port=17806",
+            "--bind-address=127.0.0.1",
+            "--skip-grant-tables",
+            f"--socket={self.folder}/socket",
+        ]
+        with (self.log / "database").open("w") as log:
+            self.database = subprocess.Popen(["mariadbd", *files, *access], stdout=log, stderr=log)
+        subprocess.run(["slurmdbd"], check=True)
+        add = ["sacctmgr", "--immediate", "add", "cluster", "decaymerge"]
+        wait_until("accounting has a cluster", lambda: self._done(*add))
+
+    def start_accounting(self) -> None:
+        subprocess.run(["slurmdbd"], check=True)
+
+    def stop_accounting(self) -> None:
+        subprocess.run(["pkill", "-x", "slurmdbd"], check=True)
+        wait_until("accounting is gone", lambda: not self._done("pgrep", "-x", "slurmdbd"))
 
     def start_controller(self) -> None:
         subprocess.run(["slurmctld"], check=True)
@@ -97,9 +153,20 @@ PartitionName={PARTITION} Nodes=ALL Default=YES MaxTime=INFINITE State=UP
         asked = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, check=False)
         return asked.stdout.strip() if asked.returncode == 0 else ""
 
-    def update_node(self, state: str) -> None:
-        change = ["scontrol", "update", f"NodeName={self.node}", f"State={state}", "Reason=test"]
-        subprocess.run(change, check=True)
+    def take_node_down(self) -> None:
+        assert self._update_node("down")
+
+    def bring_node_back(self) -> None:
+        """It may be back by itself: its daemon registers again, and ReturnToService=2 lets it."""
+        up = ("idle", "mixed", "allocated")
+        wait_until("the node is up", lambda: self.state() in up or self._update_node("resume"))
+
+    def _update_node(self, state: str) -> bool:
+        return self._done("scontrol", "update", f"NodeName={self.node}", f"State={state}", "Reason=test")
+
+    @staticmethod
+    def _done(*command: str) -> bool:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def jobs(self, *states: str) -> list[str]:
         """Ids of the jobs in the given states."""
@@ -112,8 +179,11 @@ PartitionName={PARTITION} Nodes=ALL Default=YES MaxTime=INFINITE State=UP
     def stop(self) -> None:
         subprocess.run(["scancel", "--user", "root"], capture_output=True, check=False)
         self._kill()
-        CONFIGURATION.unlink()
+        self.database.kill()
+        self.database.wait()
+        for name in ("slurm.conf", "slurmdbd.conf"):
+            (FOLDER / name).unlink()
 
     def _kill(self) -> None:
-        for name in ("slurmctld", "slurmd"):
+        for name in DAEMONS:
             subprocess.run(["pkill", "-9", "-x", name], capture_output=True, check=False)

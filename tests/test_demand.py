@@ -1,8 +1,8 @@
 """Memory that jobs ask a scheduler for, against the peaks that they have."""
 
 import csv
-import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +59,20 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
 }
 
 
+# A process starts with the peak of the one that started it, so that a small one has to be between it and pytest.
+LAUNCH = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
 def peak(*arguments: object) -> float:
     """MB that a command had at most, from the system's own count: sampling misses short peaks."""
-    command = ["decaymerge", *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, command
-    return usage.ru_maxrss * 1024 / demand.MEGABYTE
+    command = [sys.executable, "-S", "-c", LAUNCH, "decaymerge", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout) * 1024 / demand.MEGABYTE
 
 
 def measure(name: str, experiment: Experiment, folder: Path) -> dict[str, tuple[float, demand.Demand]]:

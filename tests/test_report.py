@@ -1,11 +1,11 @@
-"""The page of claims, in a real browser, on a wide and on a narrow window."""
+"""The page of claims and Snakemake's report, in a real browser, the page on a wide and on a narrow window."""
 
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from conftest import Workflow
 from decaymerge import claims
@@ -13,15 +13,20 @@ from decaymerge.figures.report import MEANINGS, with_formulas
 
 
 @pytest.fixture(scope="module")
-def page(smoke: Workflow) -> Iterator[Page]:
+def browser() -> Iterator[Browser]:
     executable = shutil.which("chromium")
     assert executable, "Chromium is needed to look at pages; on Debian: apt-get install chromium"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.goto((smoke.folder / "results/claims.html").as_uri())
-        yield page
+        yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, smoke: Workflow) -> Page:
+    page = browser.new_page()
+    page.goto((smoke.folder / "results/claims.html").as_uri())
+    return page
 
 
 @pytest.fixture
@@ -86,3 +91,41 @@ def test_it_needs_nothing_from_outside(page: Page) -> None:
 def test_formulas_and_words_are_told_apart() -> None:
     html = with_formulas(r"a < b: $x \le 1$")
     assert html.startswith("a &lt; b: <math") and "$" not in html
+
+
+def test_snakemake_report_has_every_figure_and_claim(
+    browser: Browser, smoke: Workflow, checks: list[claims.Check], tmp_path: Path
+) -> None:
+    smoke.run("--report", str(tmp_path / "report.html"))
+    page = browser.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("requestfailed", lambda request: errors.append(request.url))
+    page.goto((tmp_path / "report.html").as_uri())
+    assert "Weight decay drives the weight matrices" in page.inner_text("body")
+
+    page.get_by_text("Figures", exact=True).click()
+    figures = {text.split("\t")[0] for text in page.locator("tbody tr").all_inner_texts()}
+    drawn = {path.stem for path in (smoke.folder / "results/figures").glob("*.png")}
+    assert figures == {
+        "Figure 1",
+        "Figure 1, tiny_bert",
+        "Figure 2",
+        "Figure 3",
+        "Overlap",
+        "Table 1",
+        "fashion_mnist",
+    }
+    assert len(figures) == len(drawn) + 1
+    page.locator("tbody tr", has_text="Figure 3").locator("a, button").first.click()
+    picture = page.locator("img")
+    picture.wait_for()
+    assert picture.evaluate("image => image.naturalWidth") > 500
+
+    page.reload()
+    page.get_by_text("Claims", exact=True).click()
+    rows = page.locator("tbody tr").all_inner_texts()
+    assert {row.split("\t")[0] for row in rows} == {check.claim for check in checks} | {"all of them"}
+    (row,) = (row for row in rows if row.startswith("identity\t"))
+    assert row.split("\t")[1:3] == ["ours", "equality 4"]
+    assert not errors

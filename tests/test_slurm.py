@@ -4,13 +4,14 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import xarray as xr
 
-from cluster import PARTITION, Cluster, wait_until
+from cluster import ACCOUNT, PARTITION, Cluster, wait_until
 from conftest import REPOSITORY, Workflow, assert_same_results, smoke_config
 from decaymerge import store
 
@@ -18,7 +19,8 @@ pytestmark = pytest.mark.slurm
 
 # What a test may not wait for; all else is the profile's.
 OPTIONS = f"""
-    --profile {REPOSITORY}/profiles/slurm --default-resources slurm_partition={PARTITION} in_group=1
+    --profile {REPOSITORY}/profiles/slurm
+    --default-resources slurm_partition={PARTITION} slurm_account={ACCOUNT} in_group=1
     --slurm-init-seconds-before-status-checks 2 --seconds-between-status-checks 2 --latency-wait 15
 """.split()
 WEIGHTS = "results/trained/train/a/weight_decay={}/seeds=0-{}.nc"
@@ -97,14 +99,20 @@ def test_training_killed_for_its_time_goes_on(cluster: Cluster, tmp_path: Path) 
     xr.testing.assert_identical(store.read(tmp_path / target), local)
 
 
-def started(workflow: Workflow, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        workflow.command(*arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=workflow.folder,
-    )
+@contextmanager
+def started(workflow: Workflow, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Snakemake while something happens; then it has to end well, within ten minutes: it asks ever more rarely."""
+    log = workflow.folder / "snakemake.log"
+    with log.open("w") as stream:
+        command = workflow.command(*arguments)
+        running = subprocess.Popen(command, stdout=stream, stderr=stream, cwd=workflow.folder)
+        try:
+            yield running
+            assert running.wait(600) == 0, log.read_text()
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(f"not ended after {error.timeout} s:\n{log.read_text()}") from error
+        finally:
+            running.kill()
 
 
 def test_node_that_goes_down_while_a_job_runs(cluster: Cluster, tmp_path: Path) -> None:
@@ -112,31 +120,31 @@ def test_node_that_goes_down_while_a_job_runs(cluster: Cluster, tmp_path: Path) 
     (local,) = locally(tmp_path, config, target)
     workflow = Workflow(tmp_path, config)
     workflow.run("results/trained/tasks/a/seeds=0-3.nc")
-    running = started(workflow, target, *OPTIONS)
-    wait_until("a job runs", lambda: bool(cluster.jobs("running")))
-    (job,) = cluster.jobs("running")
-    cluster.update_node("down")
-    wait_until("it stops", lambda: job not in cluster.jobs("running"))
-    cluster.update_node("resume")
-    output, _ = running.communicate(timeout=300)
-    assert running.returncode == 0, output
+    with started(workflow, target, *OPTIONS):
+        wait_until("a job runs", lambda: bool(cluster.jobs("running")))
+        (job,) = cluster.jobs("running")
+        cluster.take_node_down()
+        wait_until("it stops", lambda: job not in cluster.jobs("running"))
+        cluster.bring_node_back()
     xr.testing.assert_identical(store.read(tmp_path / target), local)
 
 
-def test_controller_that_is_restarted_while_jobs_are_queued(cluster: Cluster, tmp_path: Path) -> None:
+def test_controller_and_accounting_that_are_restarted_while_jobs_are_queued(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     decays = [0.001, 0.002, 0.003, 0.004]
     config, targets = trainings(2500, decays, 2), [WEIGHTS.format(decay, 1) for decay in decays]
     local = locally(tmp_path, config, *targets)
     workflow = Workflow(tmp_path, config)
     workflow.run("results/trained/tasks/a/seeds=0-1.nc")
-    running = started(workflow, *targets, *OPTIONS)
-    wait_until("two jobs run", lambda: len(cluster.jobs("running")) == 2)
-    wait_until("two are queued", lambda: len(cluster.jobs("pending")) == 2)
-    cluster.stop_controller()
-    time.sleep(15)  # some questions of Snakemake meet no answer
-    assert running.poll() is None
-    cluster.start_controller()
-    output, _ = running.communicate(timeout=300)
-    assert running.returncode == 0, output
+    with started(workflow, *targets, *OPTIONS) as running:
+        wait_until("two jobs run", lambda: len(cluster.jobs("running")) == 2)
+        wait_until("two are queued", lambda: len(cluster.jobs("pending")) == 2)
+        cluster.stop_controller()
+        cluster.stop_accounting()
+        time.sleep(20)  # some questions of Snakemake meet no answer
+        assert running.poll() is None
+        cluster.start_accounting()
+        cluster.start_controller()
     for target, expected in zip(targets, local, strict=True):
         xr.testing.assert_identical(store.read(tmp_path / target), expected)

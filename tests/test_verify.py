@@ -43,7 +43,7 @@ def test_a_changed_number_is_found(copy: Path) -> None:
         file["W1"][:] *= 1 + 1e-6
     done = verify(copy, "--members=4")
     assert done.returncode == 1 and "train/a/weight_decay=0.03/seeds=0-1.nc: deviates by 1e-06" in done.stdout
-    assert done.stderr.startswith("error: the largest deviation, 1e-06, is above --tolerance 0;")
+    assert "\nerror: the largest deviation, 1e-06, is above --tolerance 0;" in done.stderr
     assert verify(copy, "--members=4", "--tolerance=1e-5").returncode == 0
 
 

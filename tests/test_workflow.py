@@ -3,10 +3,7 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -154,6 +151,21 @@ def test_device_reruns_nothing(finished: Workflow) -> None:
     assert finished.planned() == NOTHING
 
 
+def test_weights_go_where_they_are_not_kept(smoke: Workflow, tmp_path: Path) -> None:
+    config = smoke_config()
+    config["keep_weights"] = False
+    workflow = Workflow(tmp_path, config)
+    targets = ["results/independent/summary.nc", "results/linear_gf/claims.nc"]
+    workflow.run(*targets)
+    files = {path.relative_to(tmp_path / "results").parts[1] for path in tmp_path.rglob("results/**/*.nc")}
+    assert files == {"tasks", "evaluate", "summary.nc", "claims.nc"}
+    for target in targets:
+        xr.testing.assert_identical(store.read(tmp_path / target), store.read(smoke.folder / target))
+    assert workflow.planned(*targets) == NOTHING
+    config["experiments"]["independent"]["training"]["weight_decay"].append(3e-3)
+    assert workflow.planned(targets[0]) == {"train": 2, "merge": 1, "evaluate": 1, "gather": 1}
+
+
 def test_three_tasks_are_merged_in_pairs_and_all(finished: Workflow) -> None:
     finished.config["experiments"]["independent"] |= {
         "tasks": smoke_config()["experiments"]["independent"]["tasks"] | {"dim": 21},
@@ -246,30 +258,6 @@ def test_job_that_meets_a_truncated_file_says_which(finished: Workflow) -> None:
     finally:
         path.write_bytes(content)
         finished.run()
-
-
-def test_killed_run_goes_on_and_ends_the_same(smoke: Workflow, tmp_path: Path) -> None:
-    """SIGKILL to the whole run in the middle; `make` takes off the lock that stays, as in the Makefile."""
-    workflow = Workflow(tmp_path, smoke_config())
-    (tmp_path / "config.yaml").write_text(json.dumps(workflow.config))
-    command = [
-        *(sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")),
-        *("--workflow-profile", str(REPOSITORY / "profiles/default")),
-        *("--configfile", str(tmp_path / "config.yaml"), "--directory", str(tmp_path)),
-    ]
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as run:
-        while not list((tmp_path / "results").rglob("evaluate/**/*.nc")):
-            time.sleep(0.05)
-            assert run.poll() is None
-        os.killpg(run.pid, signal.SIGKILL)
-    workflow.run("--unlock")
-    workflow.run()
-    for name in workflow.config["experiments"]:
-        summary = f"results/{name}/{'claims' if name in CLAIMED else 'summary'}.nc"
-        xr.testing.assert_equal(store.read(tmp_path / summary), store.read(smoke.folder / summary))
-    assert workflow.planned() == NOTHING
 
 
 @pytest.mark.parametrize(

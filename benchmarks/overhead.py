@@ -1,0 +1,42 @@
+"""Where the time of a finished run went: python benchmarks/overhead.py [folder of the run] [cores].
+
+From Snakemake's records of when each job began and ended, and the jobs' own benchmark files. A run that was
+interrupted, or went on later, has a gap in its records: measure one that ran through.
+"""
+
+import csv
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+
+def main(folder: Path, cores: int) -> None:
+    """Print job time and processor time by rule, and the wall time beside the least that the jobs allow."""
+    records = [json.loads(path.read_text()) for path in (folder / ".snakemake/metadata").iterdir()]
+    # One record for each output; a job's outputs share their log.
+    jobs = {tuple(record["log"]): record for record in records if record["starttime"]}.values()
+    measured: list[dict[str, str]] = []
+    for path in (folder / "benchmarks").rglob("*.tsv"):
+        with path.open() as stream:
+            measured += csv.DictReader(stream, delimiter="\t")
+    of_rule: dict[str, list[float]] = defaultdict(list)
+    for job in jobs:
+        of_rule[job["rule"]].append(job["endtime"] - job["starttime"])
+    print(f"{'rule':24}{'jobs':>6}{'s':>9}")
+    for rule, times in sorted(of_rule.items(), key=lambda item: -sum(item[1])):
+        print(f"{rule:24}{len(times):6}{sum(times):9.0f}")
+    wall = max(job["endtime"] for job in jobs) - min(job["starttime"] for job in jobs)
+    commands = sum(float(row["s"]) for row in measured)
+    processor = sum(float(row["cpu_time"]) for row in measured)
+    held = sum(map(sum, of_rule.values()))
+    print(f"\nwall time from the first job's start to the last one's end: {wall:.0f} s on {cores} cores")
+    print(f"commands (benchmark files): {commands:.0f} s, of which {processor:.0f} s processor time")
+    print(
+        f"around them, in the jobs: {held - commands:.0f} s; cores without a job: {cores * wall - held:.0f} s"
+    )
+    print(f"ratio of wall time to commands / {cores}: {cores * wall / commands:.2f}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "."), int(sys.argv[2]) if len(sys.argv) > 2 else 2)
