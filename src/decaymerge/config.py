@@ -93,8 +93,8 @@ class Config(Settings):
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     """Where tensors live. It does not determine a result, so changing it re-runs nothing."""
     keep_weights: bool = True
-    """Keep networks once they are evaluated and their claims checked. Without them a large sweep is a hundredth of its
-    size, and what needs a network again trains it again."""
+    """Keep networks once they are evaluated and their claims checked. Without them a large sweep has a hundredth of
+    its size, and what needs a network again trains it again."""
 
     @model_validator(mode="after")
     def _names(self) -> "Config":

@@ -33,7 +33,10 @@ def networks(results: Path) -> dict[Path, list[int]]:
     """
     found = sorted(results.glob("*/train/*/weight_decay=*/seeds=*.nc"))
     if not found:
-        raise UserError(f"{results} holds no <experiment>/train/<task>/weight_decay=<λ>/seeds=<block>.nc")
+        raise UserError(
+            f"{results} holds no <experiment>/train/<task>/weight_decay=<λ>/seeds=<block>.nc: it is no folder of"
+            " results, or was made with keep_weights: false"
+        )
     return {path: jobs.seeds_of(path.stem.removeprefix("seeds=")) for path in found}
 
 
