@@ -30,7 +30,7 @@ fault-test: $(INSTALLED)
 
 SLURM := munge slurmctld slurmd slurmdbd slurm-client mariadb-server
 
-# The profile for SLURM, on a SLURM of one node that the tests start, kill and remove.
+# The profile for SLURM, on a SLURM of two nodes that the tests start, break and remove.
 slurm-test: $(INSTALLED)
 	@which slurmctld slurmd slurmdbd munged squeue mariadbd > /dev/null \
 		|| { [ "$$(id -u)" = 0 ] && apt-get update -q > /dev/null \

@@ -1,4 +1,4 @@
-"""A real SLURM of one node with accounting on this machine, for tests: started as root, removed afterwards."""
+"""A real SLURM of two nodes with accounting on this machine, for tests: started as root, removed afterwards."""
 
 import os
 import shutil
@@ -24,9 +24,11 @@ DAEMONS = ["slurmctld", "slurmd", "slurmdbd"]
 PARTITION = "debug"
 ACCOUNT = "root"
 """Accounting makes it for this user by itself."""
+NODES = ["one", "two"]
+"""Two daemons on this machine, of a core and 3 GB each."""
 SLURM = """
 ClusterName=decaymerge
-SlurmctldHost={node}(127.0.0.1)
+SlurmctldHost={host}(127.0.0.1)
 AuthType=auth/munge
 SlurmUser=root
 SlurmdUser=root
@@ -46,19 +48,19 @@ KillWait=2
 MessageTimeout=10
 SchedulerParameters=sched_interval=2,bf_interval=2
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/log/slurmctld
-SlurmdLogFile={folder}/log/slurmd
+SlurmdLogFile={folder}/log/slurmd-%n
 SlurmctldPort=17817
-SlurmdPort=17818
-NodeName={node} NodeAddr=127.0.0.1 CPUs=2 RealMemory=6000 State=UNKNOWN
+NodeName=one NodeHostname={host} NodeAddr=127.0.0.1 Port=17818 CPUs=1 RealMemory=3000 State=UNKNOWN
+NodeName=two NodeHostname={host} NodeAddr=127.0.0.1 Port=17820 CPUs=1 RealMemory=3000 State=UNKNOWN
 PartitionName={partition} Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 ACCOUNTING = """
 AuthType=auth/munge
-DbdHost={node}
+DbdHost={host}
 DbdAddr=127.0.0.1
 DbdPort=17819
 SlurmUser=root
@@ -80,14 +82,15 @@ def wait_until(what: str, true: Callable[[], bool], seconds: float = 60) -> None
 
 
 class Cluster:
-    """Controller and one node, with memory limits that kill."""
+    """Controller, accounting and two nodes, with memory limits that kill."""
 
     def __init__(self, folder: Path) -> None:
         missing = [name for name in PROGRAMS if shutil.which(name) is None]
         assert not missing, f"no {', '.join(missing)}: 'make slurm-test' installs them on Debian, as root"
         assert os.geteuid() == 0, "SLURM's node daemon needs root"
-        self.folder, self.node, self.log = folder, socket.gethostname().split(".")[0], folder / "log"
-        for name in ("state", "spool", "log"):
+        self.folder, self.log = folder, folder / "log"
+        self.host = socket.gethostname().split(".")[0]
+        for name in ("state", "log", *(f"spool-{node}" for node in NODES)):
             (folder / name).mkdir(parents=True)
         self._configure("slurm.conf", SLURM)
         self._configure("slurmdbd.conf", ACCOUNTING)
@@ -104,8 +107,9 @@ class Cluster:
             subprocess.run(["runuser", "-u", "munge", "--", shutil.which("munged") or "munged"], check=True)
         self._make_accounting()
         self.start_controller()
-        subprocess.run(["slurmd"], check=True)
-        wait_until("the node is idle", lambda: self.state() == "idle")
+        for node in NODES:
+            subprocess.run(["slurmd", "-N", node], check=True)
+        wait_until("the nodes are idle", lambda: self.states() == ["idle", "idle"])
 
     def _configure(self, name: str, text: str) -> None:
         path = FOLDER / name
@@ -113,7 +117,7 @@ class Cluster:
             assert MARK in path.read_text(), f"{path} is not a test's: this machine has a SLURM"
         path.parent.mkdir(exist_ok=True)
         path.touch(mode=0o600)
-        path.write_text(MARK + text.format(folder=self.folder, node=self.node, partition=PARTITION))
+        path.write_text(MARK + text.format(folder=self.folder, host=self.host, partition=PARTITION))
 
     def _make_accounting(self) -> None:
         files = ["--no-defaults", "--user=root", f"--datadir={self.folder}/database"]
@@ -142,27 +146,31 @@ class Cluster:
 
     def start_controller(self) -> None:
         subprocess.run(["slurmctld"], check=True)
-        wait_until("the controller answers", lambda: self.state() != "")
+        wait_until("the controller answers", lambda: bool(self.states()))
 
     def stop_controller(self) -> None:
         subprocess.run(["pkill", "-x", "slurmctld"], check=True)
-        wait_until("the controller is gone", lambda: self.state() == "")
+        wait_until("the controller is gone", lambda: not self.states())
 
-    def state(self) -> str:
-        """State of the node, empty where the controller does not answer."""
-        asked = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, check=False)
-        return asked.stdout.strip() if asked.returncode == 0 else ""
+    def states(self, *nodes: str) -> list[str]:
+        """States of the nodes, nothing where the controller does not answer."""
+        asked = ["sinfo", "-h", "-N", "-n", ",".join(nodes or NODES), "-o", "%T"]
+        return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
 
-    def take_node_down(self) -> None:
-        assert self._update_node("down")
+    def node_of(self, job: str) -> str:
+        asked = ["squeue", "-h", "-j", job, "-o", "%N"]
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
-    def bring_node_back(self) -> None:
+    def take_down(self, node: str) -> None:
+        assert self._update(node, "down")
+
+    def bring_back(self, node: str) -> None:
         """It may be back by itself: its daemon registers again, and ReturnToService=2 lets it."""
         up = ("idle", "mixed", "allocated")
-        wait_until("the node is up", lambda: self.state() in up or self._update_node("resume"))
+        wait_until("the node is up", lambda: self.states(node)[0] in up or self._update(node, "resume"))
 
-    def _update_node(self, state: str) -> bool:
-        return self._done("scontrol", "update", f"NodeName={self.node}", f"State={state}", "Reason=test")
+    def _update(self, node: str, state: str) -> bool:
+        return self._done("scontrol", "update", f"NodeName={node}", f"State={state}", "Reason=test")
 
     @staticmethod
     def _done(*command: str) -> bool:

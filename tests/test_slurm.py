@@ -123,9 +123,12 @@ def test_node_that_goes_down_while_a_job_runs(cluster: Cluster, tmp_path: Path) 
     with started(workflow, target, *OPTIONS):
         wait_until("a job runs", lambda: bool(cluster.jobs("running")))
         (job,) = cluster.jobs("running")
-        cluster.take_node_down()
-        wait_until("it stops", lambda: job not in cluster.jobs("running"))
-        cluster.bring_node_back()
+        node = cluster.node_of(job)
+        cluster.take_down(node)
+        wait_until("another runs", lambda: bool(set(cluster.jobs("running")) - {job}))
+        (again,) = cluster.jobs("running")
+        assert cluster.node_of(again) != node
+    cluster.bring_back(node)
     xr.testing.assert_identical(store.read(tmp_path / target), local)
 
 
