@@ -28,7 +28,7 @@ test: $(INSTALLED) browser
 fault-test: $(INSTALLED)
 	pytest -m faults -s $(ARGS)
 
-SLURM := munge slurmctld slurmd slurmdbd slurm-client mariadb-server
+SLURM := procps munge slurmctld slurmd slurmdbd slurm-client mariadb-server
 
 # The profile for SLURM, on a SLURM of two nodes that the tests start, break and remove.
 slurm-test: $(INSTALLED)

@@ -120,7 +120,7 @@ class Cluster:
         path.write_text(MARK + text.format(folder=self.folder, host=self.host, partition=PARTITION))
 
     def _make_accounting(self) -> None:
-        files = ["--no-defaults", "--user=root", f"--datadir={self.folder}/database"]
+        files = ["--no-defaults", "--user=root", "--skip-name-resolve", f"--datadir={self.folder}/database"]
         installed = subprocess.run(
             ["mariadb-install-db", *files], capture_output=True, text=True, check=False
         )
