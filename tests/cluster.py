@@ -25,7 +25,7 @@ PARTITION = "debug"
 ACCOUNT = "root"
 """Accounting makes it for this user by itself."""
 NODES = ["one", "two"]
-"""Two daemons on this machine, of a core and 3 GB each."""
+"""Two daemons on this machine, of two cores and 5 GB each; the report of claims asks for two cores."""
 SLURM = """
 ClusterName=decaymerge
 SlurmctldHost={host}(127.0.0.1)
@@ -54,8 +54,8 @@ SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/log/slurmctld
 SlurmdLogFile={folder}/log/slurmd-%n
 SlurmctldPort=17817
-NodeName=one NodeHostname={host} NodeAddr=127.0.0.1 Port=17818 CPUs=1 RealMemory=3000 State=UNKNOWN
-NodeName=two NodeHostname={host} NodeAddr=127.0.0.1 Port=17820 CPUs=1 RealMemory=3000 State=UNKNOWN
+NodeName=one NodeHostname={host} NodeAddr=127.0.0.1 Port=17818 CPUs=2 RealMemory=5000 State=UNKNOWN
+NodeName=two NodeHostname={host} NodeAddr=127.0.0.1 Port=17820 CPUs=2 RealMemory=5000 State=UNKNOWN
 PartitionName={partition} Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 ACCOUNTING = """

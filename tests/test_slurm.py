@@ -135,13 +135,13 @@ def test_node_that_goes_down_while_a_job_runs(cluster: Cluster, tmp_path: Path) 
 def test_controller_and_accounting_that_are_restarted_while_jobs_are_queued(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    decays = [0.001, 0.002, 0.003, 0.004]
+    decays = [0.001, 0.002, 0.003, 0.004, 0.005, 0.006]
     config, targets = trainings(2500, decays, 2), [WEIGHTS.format(decay, 1) for decay in decays]
     local = locally(tmp_path, config, *targets)
     workflow = Workflow(tmp_path, config)
     workflow.run("results/trained/tasks/a/seeds=0-1.nc")
     with started(workflow, *targets, *OPTIONS) as running:
-        wait_until("two jobs run", lambda: len(cluster.jobs("running")) == 2)
+        wait_until("four jobs run", lambda: len(cluster.jobs("running")) == 4)
         wait_until("two are queued", lambda: len(cluster.jobs("pending")) == 2)
         cluster.stop_controller()
         cluster.stop_accounting()
