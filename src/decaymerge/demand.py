@@ -12,7 +12,7 @@ from decaymerge.experiments import Experiment, experiment_pairs
 
 MEGABYTE = 1e6
 TORCH, XARRAY, DRAWING = 400, 150, 350
-"""MB of a process that has imported what it needs, and holds nothing yet; a tenth more than measured, as it varies."""
+"""MB of a process that has imported what it needs, and holds nothing yet; a tenth more than usual, as it varies."""
 SNAKEMAKE = 300
 """MB of the two Snakemakes that a cluster's node runs around the command, which its scheduler counts."""
 SCIPY = 50
