@@ -5,7 +5,7 @@ rule check_claims:
     input:
         tasks=claimed_tasks,
         networks=claimed_networks,
-        code=modules("claims", "network", "measure", "store"),
+        code=modules("claims", "network", "gradient", "measure", "store"),
     output:
         checks="results/{experiment}/claims.json",
         traces="results/{experiment}/claims.nc",

@@ -4,7 +4,7 @@
 rule train:
     input:
         tasks=rules.tasks.output,
-        code=modules("train", "network", "measure", "seeding", "store"),
+        code=modules("train", "network", "gradient", "measure", "seeding", "store"),
     output:
         weights("results/{experiment}/train/{task}/weight_decay={weight_decay}/seeds={block}.nc"),
     log:

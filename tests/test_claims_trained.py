@@ -16,9 +16,8 @@ from decaymerge.claims.flow import trajectories
 from decaymerge.claims.run import Run
 from decaymerge.claims.width import check_width
 from decaymerge.jobs import ClaimsJob
-from decaymerge.train import train
 from test_tasks import gaussian_job
-from test_train import CPU, train_job
+from test_train import CPU, train, train_job
 
 SEEDS = (0, 1)
 DECAY = 0.02

@@ -48,7 +48,9 @@ def test_inspect_of_a_network(smoke: Workflow) -> None:
         "seeds: 0,1",
         "device: cpu",
         "  method: gd",
-        "  W1 (seed 2, step 12, out_1 16, in_1 20) float32: weight",
+        "  W1_coordinates (seed 2, step 12, out_1 16, rank_1 10) float32: weight",
+        "  W1_basis (seed 2, rank_1 10, in_1 20) float32: orthonormal basis",
+        "  W2 (seed 2, step 12, out_2 16, in_2 16) float32: weight",
     ):
         assert line in done.stdout
     revision = subprocess.run(

@@ -13,9 +13,8 @@ from decaymerge.evaluate import evaluate
 from decaymerge.experiments import Network
 from decaymerge.jobs import EvaluateJob, MergeJob
 from decaymerge.merge import merge
-from decaymerge.train import train
 from test_tasks import gaussian_job
-from test_train import train_job, trained
+from test_train import train, train_job, trained
 
 CPU = torch.device("cpu")
 SCALED = {"method": "scaled", "coefficient": 0.7}

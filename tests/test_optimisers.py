@@ -9,14 +9,14 @@ import xarray as xr
 
 from decaymerge import tasks
 from decaymerge.experiments import Network
+from decaymerge.gradient import Gradient, relative_residual
 from decaymerge.jobs import MergeJob
 from decaymerge.merge import merge
-from decaymerge.network import Gradient, initialise, relative_residual
+from decaymerge.network import initialise
 from decaymerge.store import weights_of
-from decaymerge.train import train
 from decaymerge.train.sgd import minibatches
 from test_tasks import gaussian_job
-from test_train import CPU, train_job, trained
+from test_train import CPU, train, train_job, trained
 
 LINEAR = {"activation": "linear", "hidden": [8, 8], "initialisation": "balanced"}
 SGD: dict[str, Any] = {"method": "sgd", "batch_size": 7}
@@ -25,8 +25,8 @@ SGD: dict[str, Any] = {"method": "sgd", "batch_size": 7}
 def last_residual(found: xr.Dataset, data: xr.Dataset, network: Network, weight_decay: float) -> np.ndarray:
     weights = [torch.from_numpy(weight[:, -1]) for weight in weights_of(found)]
     labels = torch.from_numpy(data.labels.values).double()
-    gradient = Gradient(network, torch.from_numpy(data.inputs.values), labels, "logistic")
-    return relative_residual(weights, gradient.gradients(weights), weight_decay).numpy()
+    gradient = Gradient(network, weights, torch.from_numpy(data.inputs.values), labels, "logistic")
+    return relative_residual(weights, gradient(), weight_decay).numpy()
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-4)])

@@ -12,10 +12,9 @@ import pytest
 import xarray as xr
 
 from decaymerge import store, tasks
-from decaymerge.train import train
 from decaymerge.train.restart import RestartFile, identity_of
 from test_tasks import gaussian_job
-from test_train import CPU, train_job
+from test_train import CPU, train, train_job
 
 DATA = tasks.make(gaussian_job(seeds=(0, 1)), [])
 BALANCED = {"activation": "linear", "hidden": [6, 6], "initialisation": "balanced"}

@@ -17,7 +17,6 @@ from decaymerge.errors import UserError
 from decaymerge.jobs import TrainJob
 from decaymerge.network import initialise
 from decaymerge.seeding import generator
-from decaymerge.train import train
 from decaymerge.train.recorder import kept_steps
 from decaymerge.train.span import InputSpan
 from test_cli import decaymerge
@@ -25,6 +24,11 @@ from test_network import plain_outputs
 from test_tasks import gaussian_job
 
 CPU = torch.device("cpu")
+
+
+def train(*arguments: Any) -> xr.Dataset:
+    """With the first layer in one piece, as a reader gets it."""
+    return store.with_whole_first_layer(stage.train(*arguments))
 
 
 def train_job(**settings: Any) -> TrainJob:
@@ -113,6 +117,26 @@ def test_training_in_the_span_of_the_inputs_is_plain_gradient_descent(
     found = train(job, data, CPU)
     for k, expected in enumerate(plain_gradient_descent(job, data), start=1):
         np.testing.assert_allclose(found[f"W{k}"].sel(step=100), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("samples", [50, 4])
+def test_the_first_layer_is_kept_in_the_span_and_read_whole(samples: int, tmp_path: Path) -> None:
+    job = train_job(steps=50, weight_decay=1e-2)
+    data = tasks.make(gaussian_job(samples=samples), [])
+    parts = stage.train(job, data, CPU)
+    rank = min(samples, 6)  # half of the 12 coordinates
+    assert "W1" not in parts and parts.sizes["rank_1"] == rank
+    store.write(parts, tmp_path / "network.nc", job)
+    found = store.read(tmp_path / "network.nc", "W1")
+    assert set(found) == {"W1", "W2", "W3", "loss", "error", "last_step", "stationary"}
+    plain = train(train_job(steps=50, weight_decay=1e-2, dtype="float64"), data, CPU)  # in all coordinates
+    np.testing.assert_allclose(found.W1, plain.W1, rtol=1e-4, atol=1e-5)
+    assert found.W1.dims == ("seed", "step", "out_1", "in_1") and found.W1.dtype == np.float32
+
+
+def test_inputs_that_span_all_coordinates_need_no_basis() -> None:
+    data = tasks.make(gaussian_job(overlap="same"), [])
+    assert "W1" in stage.train(train_job(steps=1), data, CPU)
 
 
 def test_first_layer_only_decays_outside_the_span_of_the_inputs() -> None:

@@ -38,7 +38,7 @@ def write(dataset: xr.Dataset, path: Path, settings: Settings, *, compress: bool
 
 
 def read(path: Path, *needed: str) -> xr.Dataset:
-    """Load a file into memory.
+    """Load a file into memory, the first layer of its networks as one ``W1``.
 
     Raises:
         UserError: the file is missing, truncated, no NetCDF, or lacks a variable that is ``needed``.
@@ -52,6 +52,7 @@ def read(path: Path, *needed: str) -> xr.Dataset:
         )
         remedy = f"remake it: rm -f {shlex.quote(str(path.resolve()))}, then give the same command again"
         raise UserError(f"{path} {reason}; {remedy}".replace("\n", " ")) from None
+    found = with_whole_first_layer(found)
     if missing := [name for name in needed if name not in found]:
         raise UserError(
             f"{path} has no {' and no '.join(missing)} but {', '.join(map(str, found))};"
@@ -70,6 +71,47 @@ def weights_to_dataset(
     }
     dataset = xr.Dataset(variables, coords={"seed": list(seeds), "step": list(steps)})
     return describe(dataset, {f"W{k}": f"weight matrix of layer {k}" for k in range(1, len(weights) + 1)})
+
+
+def first_layer_in_span(
+    dataset: xr.Dataset, basis: np.ndarray, decay: np.ndarray, outside: np.ndarray
+) -> xr.Dataset:
+    """``W1`` as its parts: W_1 = W1_coordinates · W1_basis + W1_decay · W1_outside (see ``train/span.py``).
+
+    Args:
+        dataset: Its ``W1`` has the coordinates alone, (seed, step, d_1, rank).
+        basis: Orthonormal rows that span the member's inputs, (seed, rank, d).
+        decay: Factor by which the first layer has shrunk outside of the span, (seed, step).
+        outside: What the first layer has there at the start, (seed, d_1, d).
+    """
+    dtype = dataset.W1.dtype
+    parts = dataset.rename(W1="W1_coordinates", in_1="rank_1").assign(
+        W1_basis=(("seed", "rank_1", "in_1"), basis.astype(dtype)),
+        W1_decay=(("seed", "step"), decay.astype(dtype)),
+        W1_outside=(("seed", "out_1", "in_1"), outside.astype(dtype)),
+    )
+    names = {
+        "W1_coordinates": "weight matrix of layer 1 in a basis of its inputs' span:"
+        " W1 = W1_coordinates W1_basis + W1_decay W1_outside",
+        "W1_basis": "orthonormal basis of the span of the inputs",
+        "W1_decay": "factor by which layer 1 has shrunk outside of the span",
+        "W1_outside": "initial weight matrix of layer 1 outside of the span",
+    }
+    return describe(parts, names)
+
+
+def with_whole_first_layer(dataset: xr.Dataset) -> xr.Dataset:
+    """``W1`` in the place of the parts of ``first_layer_in_span``, if it has those."""
+    names = ["W1_coordinates", "W1_basis", "W1_decay", "W1_outside"]
+    if names[0] not in dataset:
+        return dataset
+    coordinates, basis, decay, outside = (dataset[name].values for name in names)
+    first = np.empty((*coordinates.shape[:3], basis.shape[-1]), coordinates.dtype)
+    for member in range(len(first)):  # so that no second array of this size is needed
+        np.matmul(coordinates[member], basis[member], out=first[member])
+        first[member] += decay[member, :, None, None] * outside[member]
+    layer = xr.Dataset({"W1": (("seed", "step", "out_1", "in_1"), first)})
+    return dataset.drop_vars(names).assign(describe(layer, {"W1": "weight matrix of layer 1"}))
 
 
 def weights_of(dataset: xr.Dataset) -> list[np.ndarray]:

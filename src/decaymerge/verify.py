@@ -66,7 +66,7 @@ def verify(network: Path, seed: int, cache: Path) -> Iterator[Finding]:
     data = remade_tasks(data_path, cache)
     yield compare(data_path, seed, data)
     made = train.train(jobs.parse(jobs.TrainJob, settings_of(network)), data, CPU)
-    yield compare(network, seed, made)
+    yield compare(network, seed, store.with_whole_first_layer(made))
     for evaluated in sorted(experiment.glob(f"evaluate/*/{decay}/{block}")):
         job = jobs.parse(jobs.EvaluateJob, settings_of(evaluated))
         if task not in job.tasks:

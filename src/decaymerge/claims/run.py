@@ -10,8 +10,9 @@ import xarray as xr
 from torch import Tensor
 
 from decaymerge import measure, store
+from decaymerge.gradient import SLOPES, Gradient, relative_residual
 from decaymerge.jobs import ClaimsJob, format_weight_decay
-from decaymerge.network import SLOPES, Gradient, activations, relative_residual
+from decaymerge.network import activations
 
 
 class Trained:
@@ -45,11 +46,14 @@ class Trained:
 
     @cached_property
     def _along(self) -> tuple[Tensor, list[Tensor]]:
-        gradient = Gradient(self.job.network, self.inputs, self.labels, self.job.training.loss)
+        state = [torch.empty_like(weight[:, 0]) for weight in self.weights]
+        gradient = Gradient(self.job.network, state, self.inputs, self.labels, self.job.training.loss)
         margins, gradients = [], []
         for row in range(self.steps.shape[1]):
-            gradients.append(gradient.gradients([weight[:, row] for weight in self.weights]))
-            margins.append(gradient.margins.squeeze(-1).clone())
+            for layer, weight in zip(state, self.weights, strict=True):
+                layer.copy_(weight[:, row])
+            gradients.append([layer.clone() for layer in gradient()])
+            margins.append(gradient.margins.clone())
         return torch.stack(margins, 1), [torch.stack(layer, 1) for layer in zip(*gradients, strict=True)]
 
     @property

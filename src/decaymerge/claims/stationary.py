@@ -6,9 +6,9 @@ import torch
 from decaymerge.claims.check import Claim, Measured
 from decaymerge.claims.curvature import minimum_norm_residual, sharpness
 from decaymerge.claims.run import Run, Trained
+from decaymerge.gradient import relative_residual
 from decaymerge.jobs import ClaimsJob
 from decaymerge.measure import LOSSES, frobenius_norm, spectral_norm
-from decaymerge.network import relative_residual
 
 KINKED_FLOW = 5e-3
 """The same for a flow that slides along kinks, which a solver follows to about 1e-4 a step."""

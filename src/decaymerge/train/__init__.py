@@ -22,6 +22,7 @@ def train(
 ) -> xr.Dataset:
     """Weights ``W1 … WK (seed, step, out_k, in_k)`` with ``loss`` and ``error (seed, step)`` at the kept steps.
 
+    ``W1`` is in parts (see ``store.first_layer_in_span``) where the inputs do not span all coordinates.
     ``last_step (seed)`` is where a member became stationary, or the last of the run: later rows repeat its state.
     With ``restart``, the state is kept there from time to time, and a run that was killed goes on from it.
 
@@ -41,7 +42,8 @@ def train(
     weights = [weight.to(dtype) for weight in (span.coordinates, *others)]
 
     record = Recorder(job, seeds, weights, span, restart)
-    METHODS[job.method](job, weights, span.inputs.to(dtype), labels, record)
+    with torch.inference_mode():  # autograd's bookkeeping costs a tenth of a step of small networks
+        METHODS[job.method](job, weights, span.inputs.to(dtype), labels, record)
     return record.dataset()
 
 

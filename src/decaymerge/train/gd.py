@@ -6,8 +6,9 @@ import numpy as np
 from torch import Tensor
 
 from decaymerge import measure
+from decaymerge.gradient import Gradient, relative_residual
 from decaymerge.jobs import TrainJob
-from decaymerge.network import Gradient, flatten, relative_residual, unflatten
+from decaymerge.network import flatten, unflatten
 from decaymerge.train.recorder import REPORT_EVERY, Recorder
 
 LBFGS = {"maxiter": 20_000, "maxfun": 50_000, "maxcor": 30, "ftol": 0, "gtol": 1e-12}
@@ -29,38 +30,35 @@ def gradient_descent(
         labels: ±1, shape (seed, sample).
         record: Called with the state before the update of each step, and once more after the last.
     """
-    gradient = Gradient(job.network, inputs, labels, job.loss)
+    exact = job.dtype == "float64"
+    gradient = Gradient(job.network, weights, inputs, labels, job.loss, first_delta=exact)
     keep = 1 - job.step_size * job.weight_decay
     trained = job.network.trained
-    coefficients = (
-        inputs.new_zeros(*inputs.shape[:2], weights[0].shape[1]) if job.dtype == "float64" else None
-    )
+    coefficients = inputs.new_zeros(*inputs.shape[:2], weights[0].shape[1]) if exact else None
 
-    def stationary() -> Tensor:
-        gradients = gradient.gradients(weights)
-        return relative_residual(weights[:trained], gradients[:trained], job.weight_decay) <= (
-            job.stationarity or 0
-        )
+    def stationary(gradients: Sequence[Tensor]) -> Tensor:
+        residual = relative_residual(weights[:trained], gradients[:trained], job.weight_decay)
+        return residual <= (job.stationarity or 0)
 
     state = weights if coefficients is None else [*weights, coefficients]
     for step in range(record.resume(*state), job.steps):
         record.save(step, *state)
-        if job.stationarity is not None and step % REPORT_EVERY == 0:
-            stops = stationary()
-            if record.stop(step, stops, weights, gradient.forward(weights), coefficients):
-                return
-        record(step, weights, gradient.forward(weights), coefficients)
-        for k, delta, below in gradient.backward(weights):
-            if k == 0 and coefficients is not None:
-                coefficients.mul_(keep).sub_(delta, alpha=job.step_size)
-            if k < trained:
-                weights[k].baddbmm_(delta.mT, below, beta=keep, alpha=-job.step_size)
+        gradients = gradient()
+        looks = job.stationarity is not None and step % REPORT_EVERY == 0
+        if looks and record.stop(step, stationary(gradients), weights, gradient.margins, coefficients):
+            return
+        record(step, weights, gradient.margins, coefficients)
+        if coefficients is not None and gradient.first_delta is not None:
+            coefficients.mul_(keep).sub_(gradient.first_delta.mT, alpha=job.step_size)
+        for weight, slope in zip(weights[:trained], gradients[:trained], strict=True):
+            weight.mul_(keep).sub_(slope, alpha=job.step_size)
     if job.finish is not None:
         finish(job, weights, inputs, labels, record.running)
         coefficients = None  # they are those of gradient descent
+    gradients = gradient()
     if job.stationarity is not None:
-        record.stop(job.steps, stationary(), weights, gradient.forward(weights), coefficients)
-    record(job.steps, weights, gradient.forward(weights), coefficients)
+        record.stop(job.steps, stationary(gradients), weights, gradient.margins, coefficients)
+    record(job.steps, weights, gradient.margins, coefficients)
 
 
 def finish(
@@ -72,16 +70,13 @@ def finish(
     for member in np.flatnonzero(members):
         one = slice(member, member + 1)
         start = [weight[one] for weight in weights]
-        gradient = Gradient(job.network, inputs[one], labels[one], job.loss)
+        gradient = Gradient(job.network, start, inputs[one], labels[one], job.loss)
 
-        def objective(
-            flat: np.ndarray, start: Sequence[Tensor] = start, gradient: Gradient = gradient
-        ) -> tuple[float, np.ndarray]:
-            layers = unflatten(flat, start)
-            slopes = flatten(gradient.gradients(layers)) + job.weight_decay * flat
-            loss = measure.loss(gradient.margins.squeeze(-1), job.loss)
+        def objective(flat: np.ndarray, gradient: Gradient = gradient) -> tuple[float, np.ndarray]:
+            unflatten(flat, gradient.weights)
+            slopes = flatten(gradient()) + job.weight_decay * flat
+            loss = measure.loss(gradient.margins, job.loss)
             return float(loss) + job.weight_decay / 2 * float(flat @ flat), slopes
 
         found = minimize(objective, flatten(start), jac=True, method="L-BFGS-B", options=LBFGS)
-        for weight, solved in zip(start, unflatten(found.x, start), strict=True):
-            weight.copy_(solved)
+        unflatten(found.x, start)

@@ -1,14 +1,13 @@
 """Gradient flow with weight decay (Eq. 1), by SciPy's adaptive Runge-Kutta methods."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from decaymerge.errors import UserError
+from decaymerge.gradient import Gradient
 from decaymerge.jobs import TrainJob
-from decaymerge.network import Gradient, flatten, unflatten
+from decaymerge.network import flatten, unflatten
 from decaymerge.train.recorder import Recorder
 
 SOLVERS = {"smooth": ("DOP853", 1e-11), "kinked": ("RK23", 1e-4)}
@@ -28,17 +27,19 @@ def gradient_flow(
     """
     import scipy.integrate  # half a second, that other methods need not wait for
 
-    gradient = Gradient(job.network, inputs, labels, job.loss)
+    gradient = Gradient(job.network, weights, inputs, labels, job.loss)
     times = np.array(record.steps) * job.step_size
     method, default = SOLVERS["smooth" if job.network.smooth else "kinked"]
     tolerance = job.solver_tolerance or default
 
     def velocity(time: float, flat: np.ndarray) -> np.ndarray:
-        return -flatten(_descent(job, gradient, unflatten(flat, weights)))
+        unflatten(flat, weights)
+        return -flatten(_descent(job, gradient))
 
     def keep(step: int, flat: np.ndarray) -> None:
-        layers = unflatten(flat, weights)
-        record(step, layers, gradient.forward(layers))
+        unflatten(flat, weights)
+        gradient()
+        record(step, weights, gradient.margins)
 
     # Where the solver stands: θ, its time, and the size of its next step, 0 where it is to choose one.
     flat, clock = torch.from_numpy(flatten(weights)), torch.zeros(2, dtype=torch.float64)
@@ -74,10 +75,9 @@ def gradient_flow(
         record.save(step, flat, clock)
 
 
-def _descent(job: TrainJob, gradient: Gradient, weights: Sequence[Tensor]) -> list[Tensor]:
+def _descent(job: TrainJob, gradient: Gradient) -> list[Tensor]:
     """∇_k L + λ W_k, and 0 for a layer that is fixed."""
-    slopes = gradient.gradients(weights)
     return [
         slope.add_(weight, alpha=job.weight_decay) if k < job.network.trained else torch.zeros_like(weight)
-        for k, (slope, weight) in enumerate(zip(slopes, weights, strict=True))
+        for k, (slope, weight) in enumerate(zip(gradient(), gradient.weights, strict=True))
     ]

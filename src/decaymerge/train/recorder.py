@@ -44,8 +44,8 @@ class Recorder:
         self.row = {step: row for row, step in enumerate(self.steps)}
         shape = (len(seeds), len(self.steps))
         dtype = getattr(np, job.dtype)
-        shapes = [span.outside.shape[1:], *(weight.shape[1:] for weight in weights[1:])]
-        self.weights = [np.empty(shape + layer, dtype) for layer in shapes]
+        self.weights = [np.empty(shape + weight.shape[1:], dtype) for weight in weights]  # W_1 in its span
+        self.decay = np.empty(shape, dtype)
         self.loss, self.error = np.empty(shape, dtype), np.empty(shape, dtype)
         self.coefficients: np.ndarray | None = None
         self.running = np.ones(len(seeds), dtype=bool)
@@ -81,7 +81,7 @@ class Recorder:
 
     def _kept(self) -> dict[str, np.ndarray]:
         arrays = {f"weights.{k}": weight for k, weight in enumerate(self.weights)}
-        arrays |= {"loss": self.loss, "error": self.error, "running": self.running}
+        arrays |= {"decay": self.decay, "loss": self.loss, "error": self.error, "running": self.running}
         arrays |= {"stationary": self.stationary, "last_step": self.last_step}
         return arrays if self.coefficients is None else {**arrays, "coefficients": self.coefficients}
 
@@ -137,8 +137,8 @@ class Recorder:
         margins: Tensor,
         coefficients: Tensor | None,
     ) -> None:
-        first = self.span.first_layer(weights[0], self._decay(step))
-        values = [first, *weights[1:], measure.loss(margins, self.job.loss), measure.error(margins)]
+        self.decay[members, rows] = self._decay(step)
+        values = [*weights, measure.loss(margins, self.job.loss), measure.error(margins)]
         for kept, value in zip([*self.weights, self.loss, self.error], values, strict=True):
             chosen = value.cpu().numpy()[members]
             kept[members, rows] = chosen if isinstance(rows, int) else chosen[:, None]
@@ -170,6 +170,9 @@ class Recorder:
         """All that was kept."""
         self.bar.close()
         kept = store.weights_to_dataset(self.weights, self.seeds, self.steps)
+        if not self.span.whole:
+            basis, outside = (part.cpu().numpy() for part in (self.span.basis, self.span.outside))
+            kept = store.first_layer_in_span(kept, basis, self.decay, outside)
         kept = kept.assign(
             loss=(("seed", "step"), self.loss),
             error=(("seed", "step"), self.error),

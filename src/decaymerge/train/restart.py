@@ -72,7 +72,7 @@ def identity_of(job: TrainJob, tasks: xr.Dataset) -> str:
     for name in ("inputs", "labels"):
         digest.update(tasks[name].values.tobytes())
     package = Path(__file__).parents[1]
-    others = [package / f"{name}.py" for name in ("network", "measure", "seeding")]
+    others = [package / f"{name}.py" for name in ("network", "gradient", "measure", "seeding")]
     for module in sorted([*(package / "train").glob("*.py"), *others]):
         digest.update(module.read_bytes())
     return digest.hexdigest()

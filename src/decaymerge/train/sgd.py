@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decaymerge.gradient import Gradient
 from decaymerge.jobs import TrainJob
-from decaymerge.network import Gradient, outputs
+from decaymerge.network import outputs
 from decaymerge.seeding import generator
 from decaymerge.train.recorder import Recorder
 
@@ -21,7 +22,9 @@ def stochastic_gradient_descent(
     members, samples, dim = inputs.shape
     batch_inputs = inputs.new_empty(members, job.batch_size, dim)
     batch_labels = labels.new_empty(members, job.batch_size)
-    gradient = Gradient(job.network, batch_inputs, batch_labels, job.loss)
+    flat_inputs, flat_labels = inputs.reshape(-1, dim), labels.reshape(-1)
+    offsets = torch.arange(0, members * samples, samples, device=inputs.device).unsqueeze(-1)
+    gradient = Gradient(job.network, weights, batch_inputs, batch_labels, job.loss)
     first = record.resume(*weights)
     batches = islice(minibatches(job, record.seeds, samples), first, None)
     keep = 1 - job.step_size * job.weight_decay
@@ -30,12 +33,11 @@ def stochastic_gradient_descent(
         if record.looks_at(step):
             record(step, weights, _margins(job, weights, inputs, labels))
         chosen = torch.from_numpy(next(batches)).to(inputs.device)
-        torch.gather(labels, 1, chosen, out=batch_labels)
-        torch.gather(inputs, 1, chosen.unsqueeze(-1).expand(-1, -1, dim), out=batch_inputs)
-        gradient.forward(weights)
-        for k, delta, below in gradient.backward(weights):
-            if k < job.network.trained:
-                weights[k].baddbmm_(delta.mT, below, beta=keep, alpha=-job.step_size)
+        rows = chosen.add(offsets).flatten()
+        torch.index_select(flat_labels, 0, rows, out=batch_labels.view(-1))
+        torch.index_select(flat_inputs, 0, rows, out=batch_inputs.view(-1, dim))
+        for weight, slope in zip(weights[: job.network.trained], gradient(), strict=False):
+            weight.mul_(keep).sub_(slope, alpha=job.step_size)
     record(job.steps, weights, _margins(job, weights, inputs, labels))
 
 

@@ -15,7 +15,7 @@ class InputSpan:
     Args:
         inputs: Shape (seed, sample, d), float64.
         first_layer: W_1(0), shape (seed, d_1, d), float64.
-        whole: Take all d coordinates, whatever the inputs span.
+        whole: Take all d coordinates, whatever the inputs span; so it is where they span all.
         basis: Q of a run that is gone on with. Another machine's rounding may give another basis, in which the
             weights that were kept would mean something else.
     """
@@ -26,20 +26,17 @@ class InputSpan:
         if basis is None:
             basis = _whole_space(inputs) if whole else _basis(inputs)
         self.basis = basis  # Q, (seed, rank, d)
+        self.whole = basis.shape[1] == basis.shape[2]
         self.inputs = inputs @ self.basis.mT  # (seed, sample, rank)
         self.coordinates = first_layer @ self.basis.mT  # V(0), (seed, d_1, rank)
         self.outside = first_layer - self.coordinates @ self.basis
-
-    def first_layer(self, coordinates: Tensor, decay: float) -> Tensor:
-        """W_1 from V, where what is outside the span has decayed by the factor ``decay``."""
-        return coordinates.to(self.basis.dtype) @ self.basis + decay * self.outside
 
 
 def _basis(inputs: Tensor) -> Tensor:
     _, values, rows = torch.linalg.svd(inputs, full_matrices=False)
     tolerance = max(inputs.shape[1:]) * torch.finfo(inputs.dtype).eps
     rank = int((values > tolerance * values[:, :1]).sum(-1).max())
-    return rows[:, :rank]
+    return rows[:, :rank].contiguous() if rank < inputs.shape[-1] else _whole_space(inputs)
 
 
 def _whole_space(inputs: Tensor) -> Tensor:
