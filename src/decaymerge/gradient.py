@@ -50,7 +50,7 @@ class Gradient:
         first_delta: Whether to keep ``first_delta``.
 
     Attributes:
-        margins: z_i = y_i f(x_i), shape (seed, sample), of the last call.
+        margins: z_i = y_i f(x_i), shape (seed, sample), of the last call or ``forward``.
         first_delta: δ_1 of each sample, shape (seed, d_1, sample), of the last call, or none.
     """
 
@@ -120,6 +120,12 @@ class Gradient:
         if self.first_delta is not None and len(self.weights) == 2:
             self.first_delta.mul_(last)
         return self.gradients
+
+    def forward(self) -> Tensor:
+        """The margins alone."""
+        for tile in self.tiles:
+            self._forward(tile)
+        return self.margins
 
     def _forward(self, tile: _Tile) -> None:
         """h_k = σ(W_k h_{k-1}), and z."""

@@ -32,7 +32,7 @@ def margin_error(margins: Tensor, threshold: float) -> Tensor:
 
 def frobenius_norm(weight: Tensor) -> Tensor:
     """‖W‖_F in float64: (…, out, in) to (…)."""
-    return weight.double().square().sum((-2, -1)).sqrt()
+    return torch.linalg.vector_norm(weight, dim=(-2, -1), dtype=torch.float64)
 
 
 def spectral_norm(weight: Tensor) -> Tensor:

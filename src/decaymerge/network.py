@@ -76,16 +76,22 @@ def outputs(network: Network, weights: Sequence[Tensor], inputs: Tensor) -> Tens
     Returns:
         Shape (seed, step, sample).
     """
-    # All steps share their seed's inputs: stacked rows make the first layer one product per seed.
     seeds, steps = weights[0].shape[:2]
-    hidden = (weights[0].flatten(1, 2) @ inputs.mT).unflatten(1, (steps, -1))  # (seed, step, d_1, sample)
-    for weight in weights[1:]:
-        if network.activation == "relu":
-            hidden = hidden.clamp_min_(0)
-            if network.power != 1:
-                hidden = hidden.pow_(network.power)
-        hidden = weight @ hidden
-    return hidden.reshape(seeds, steps, -1)
+    found = inputs.new_empty(seeds, steps, inputs.shape[1])
+    parts = tiles(steps, inputs.shape[1], max([*network.hidden, 1]), inputs)
+    for seed in range(seeds):
+        for some, of in parts:
+            # All steps share their seed's inputs: stacked rows make the first layer one product.
+            first = weights[0][seed, some]
+            hidden = (first.flatten(0, 1) @ inputs[seed, of].mT).view(*first.shape[:2], -1)
+            for weight in weights[1:]:
+                if network.activation == "relu":
+                    hidden = hidden.clamp_min_(0)
+                    if network.power != 1:
+                        hidden = hidden.pow_(network.power)
+                hidden = weight[seed, some] @ hidden  # (step, d_k, sample)
+            found[seed, some, of] = hidden.squeeze(1)
+    return found
 
 
 def activations(network: Network, weights: Sequence[Tensor], inputs: Tensor) -> list[Tensor]:

@@ -55,10 +55,9 @@ def gradient_descent(
     if job.finish is not None:
         finish(job, weights, inputs, labels, record.running)
         coefficients = None  # they are those of gradient descent
-    gradients = gradient()
     if job.stationarity is not None:
-        record.stop(job.steps, stationary(gradients), weights, gradient.margins, coefficients)
-    record(job.steps, weights, gradient.margins, coefficients)
+        record.stop(job.steps, stationary(gradient()), weights, gradient.margins, coefficients)
+    record(job.steps, weights, gradient.forward(), coefficients)
 
 
 def finish(

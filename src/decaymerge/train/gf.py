@@ -38,8 +38,7 @@ def gradient_flow(
 
     def keep(step: int, flat: np.ndarray) -> None:
         unflatten(flat, weights)
-        gradient()
-        record(step, weights, gradient.margins)
+        record(step, weights, gradient.forward())
 
     # Where the solver stands: θ, its time, and the size of its next step, 0 where it is to choose one.
     flat, clock = torch.from_numpy(flatten(weights)), torch.zeros(2, dtype=torch.float64)

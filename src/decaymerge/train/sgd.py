@@ -9,7 +9,6 @@ from torch import Tensor
 
 from decaymerge.gradient import Gradient
 from decaymerge.jobs import TrainJob
-from decaymerge.network import outputs
 from decaymerge.seeding import generator
 from decaymerge.train.recorder import Recorder
 
@@ -24,6 +23,7 @@ def stochastic_gradient_descent(
     batch_labels = labels.new_empty(members, job.batch_size)
     flat_inputs, flat_labels = inputs.reshape(-1, dim), labels.reshape(-1)
     offsets = torch.arange(0, members * samples, samples, device=inputs.device).unsqueeze(-1)
+    all_samples = Gradient(job.network, weights, inputs, labels, job.loss)
     gradient = Gradient(job.network, weights, batch_inputs, batch_labels, job.loss)
     first = record.resume(*weights)
     batches = islice(minibatches(job, record.seeds, samples), first, None)
@@ -31,14 +31,14 @@ def stochastic_gradient_descent(
     for step in range(first, job.steps):
         record.save(step, *weights)
         if record.looks_at(step):
-            record(step, weights, _margins(job, weights, inputs, labels))
+            record(step, weights, all_samples.forward())
         chosen = torch.from_numpy(next(batches)).to(inputs.device)
         rows = chosen.add(offsets).flatten()
         torch.index_select(flat_labels, 0, rows, out=batch_labels.view(-1))
         torch.index_select(flat_inputs, 0, rows, out=batch_inputs.view(-1, dim))
         for weight, slope in zip(weights[: job.network.trained], gradient(), strict=False):
             weight.mul_(keep).sub_(slope, alpha=job.step_size)
-    record(job.steps, weights, _margins(job, weights, inputs, labels))
+    record(job.steps, weights, all_samples.forward())
 
 
 def minibatches(job: TrainJob, seeds: Sequence[int], samples: int) -> Iterator[np.ndarray]:
@@ -49,7 +49,3 @@ def minibatches(job: TrainJob, seeds: Sequence[int], samples: int) -> Iterator[n
         orders = np.stack([stream.permutation(samples) for stream in streams])
         for first in range(0, samples - job.batch_size + 1, job.batch_size):
             yield orders[:, first : first + job.batch_size]
-
-
-def _margins(job: TrainJob, weights: Sequence[Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
-    return labels * outputs(job.network, [weight.unsqueeze(1) for weight in weights], inputs).squeeze(1)
