@@ -7,36 +7,27 @@ usage: python benchmarks/scan.py PYTHON_WITH_WEIGHTWATCHER [--small]
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 from safetensors.torch import save_file
 
+from comparison import HERE, Row, medians, on_one_thread, row, seconds, show
 from decaymerge.config import ScanModel
 from decaymerge.fetch.model import fetch_model
 from decaymerge.scan.checkpoint import Checkpoint
 from decaymerge.scan.plan import make_plan
 from decaymerge.scan.spectral import frobenius_norm, spectral_norm
 
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-HERE = Path(__file__).parent
-REPEATS = 7
 MEMORY_GB, SECONDS = 2.0, 900.0
 
 
-def row(name: str, ratio: float, against: str, limit: str, goal: float) -> dict[str, Any]:
-    """One comparison; ``ratio`` is such that higher is better."""
-    return {"name": name, "ratio": ratio, "against": against, "limit": limit, "goal": goal}
-
-
-def mpnet(other_python: str) -> list[dict[str, Any]]:
+def mpnet(other_python: str) -> list[Row]:
     """The 72 matrices of MPNet: against WeightWatcher, and against reading them and taking Frobenius norms."""
     models = yaml.safe_load((HERE.parent / "config/registry-models.yaml").read_text())["scan"]["models"]
     cache = Path(os.environ.get("DECAYMERGE_CACHE", HERE.parent / "resources"))
@@ -63,14 +54,7 @@ def mpnet(other_python: str) -> list[dict[str, Any]]:
             frobenius = frobenius_norm(matrix)
             ranks.append((frobenius / spectral_norm(matrix, frobenius).value) ** 2)
 
-    def seconds(work: Any) -> float:
-        start = time.perf_counter()
-        work()
-        return time.perf_counter() - start
-
-    read()  # the file is in the page cache for all
-    pairs = [(seconds(read), seconds(scan)) for _ in range(REPEATS)]
-    reading, scanning = (statistics.median(column) for column in zip(*pairs, strict=True))
+    reading, scanning = medians(lambda: seconds(read), lambda: seconds(scan))
     request = json.dumps({"file": str(folder / "model.safetensors"), "names": names})
     done = subprocess.run(
         [other_python, str(HERE / "weightwatcher_scan.py")],
@@ -138,16 +122,16 @@ def peak_of_scan(folder: Path) -> tuple[float, float]:
     return time.perf_counter() - start, kilobytes * 1024 / 1e9
 
 
-def gpt_j(small: bool) -> list[dict[str, Any]]:
+def gpt_j(small: bool) -> list[Row]:
     """A synthetic GPT-J: peak memory, time, and whether the peak grows with the number of layers."""
     width, feed_forward = (64, 256) if small else (4096, 16384)
-    peaks, seconds, size = {}, 0.0, 0
+    peaks, took, size = {}, 0.0, 0
     for layers in (7, 28):
         with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as scratch:
             size = write_gpt_j(Path(scratch), layers, width, feed_forward)
-            seconds, peaks[layers] = peak_of_scan(Path(scratch))
+            took, peaks[layers] = peak_of_scan(Path(scratch))
         print(
-            f"GPT-J with {layers} layers: {size / 1e9:.2f} GB, {seconds:.0f} s, peak {peaks[layers]:.2f} GB",
+            f"GPT-J with {layers} layers: {size / 1e9:.2f} GB, {took:.0f} s, peak {peaks[layers]:.2f} GB",
             flush=True,
         )
     scale = "" if not small else " (small)"
@@ -161,8 +145,8 @@ def gpt_j(small: bool) -> list[dict[str, Any]]:
         ),
         row(
             f"time of a full-size GPT-J{scale}",
-            SECONDS / seconds,
-            f"{SECONDS:g} s; {seconds:.0f} s on {os.cpu_count()} cores",
+            SECONDS / took,
+            f"{SECONDS:g} s; {took:.0f} s on {os.cpu_count()} cores",
             "random matrices have no gap: about a hundred Lanczos steps, two passes over memory each",
             1,
         ),
@@ -178,15 +162,10 @@ def gpt_j(small: bool) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Run all comparisons, print them as a table and keep them as ``scan.json``."""
-    if any(os.environ.get(name) != value for name, value in ONE_THREAD.items()):  # read when numpy is loaded
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ONE_THREAD)
+    on_one_thread()
     small = "--small" in sys.argv
     rows = [*mpnet(sys.argv[1]), *gpt_j(small)]
-    print(f"{'':44}{'ratio':>8}{'goal':>8}  against")
-    for entry in rows:
-        print(f"{entry['name']:44}{entry['ratio']:8.2f}{entry['goal']:8.2f}  {entry['against']}")
-    if not small:
-        (HERE / "scan.json").write_text(json.dumps(rows, indent=2) + "\n")
+    show(rows, None if small else "scan")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torch import Tensor
 from decaymerge import measure
 from decaymerge.experiments import Network
 from decaymerge.gradient import Gradient
-from decaymerge.network import initialise, outputs
+from decaymerge.network import TILE, initialise, outputs
 from decaymerge.settings import Loss
 
 ACTIVATIONS = [("linear", 1.0), ("relu", 1.0), ("relu", 2.0), ("relu", 2.5)]
@@ -133,3 +133,46 @@ def test_measures_against_numpy() -> None:
     np.testing.assert_allclose(
         measure.loss(margins, "logistic"), np.log1p(np.exp(-margins.numpy())).mean(-1), rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("first_delta", [False, True])
+@pytest.mark.parametrize("size", [1, 100, 700, 1500])
+@pytest.mark.parametrize(("activation", "power"), ACTIVATIONS)
+def test_tiles_change_nothing(
+    activation: str, power: float, size: int, first_delta: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From one sample of one member at a time to all of two members, the last tile smaller than the others."""
+    network = network_of(activation, power, [7, 5])
+    weights, inputs, labels = batch(network)
+    steps = [torch.stack([weight, 2 * weight, -weight], dim=1) for weight in weights]
+    monkeypatch.setitem(TILE, "cpu", 10**9)
+    whole = Gradient(network, weights, inputs, labels, "logistic", first_delta=first_delta)
+    expected, evaluated = [layer.clone() for layer in whole()], outputs(network, steps, inputs)
+    monkeypatch.setitem(TILE, "cpu", size)
+    gradient = Gradient(network, weights, inputs, labels, "logistic", first_delta=first_delta)
+    assert len(gradient.tiles) > 1 == len(whole.tiles)
+    for found, reference in zip(gradient(), expected, strict=True):
+        torch.testing.assert_close(found, reference, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(gradient.margins, whole.margins, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(outputs(network, steps, inputs), evaluated, rtol=1e-12, atol=1e-14)
+    if first_delta:
+        assert gradient.first_delta is not None and whole.first_delta is not None
+        torch.testing.assert_close(gradient.first_delta, whole.first_delta, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(gradient.first_delta @ inputs, expected[0], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(("activation", "power", "hidden"), CASES)
+def test_no_kernel_needs_the_cpu(activation: str, power: float, hidden: list[int]) -> None:
+    """On the device 'meta', which has shapes alone and takes no other device's tensors."""
+    network = network_of(activation, power, hidden)
+    weights, inputs, labels = (
+        [tensor.float().to("meta") for tensor in part] if isinstance(part, list) else part.float().to("meta")
+        for part in batch(network)
+    )
+    assert isinstance(weights, list) and isinstance(inputs, Tensor) and isinstance(labels, Tensor)
+    gradient = Gradient(network, weights, inputs, labels, "logistic", first_delta=True)
+    assert [layer.shape for layer in gradient()] == [weight.shape for weight in weights]
+    assert gradient.margins.shape == labels.shape
+    assert gradient.gradients[0].device.type == "meta" and len(gradient.tiles) == 1
+    steps = [weight.unsqueeze(1) for weight in weights]
+    assert outputs(network, steps, inputs).shape == (3, 1, 11)

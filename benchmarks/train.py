@@ -1,0 +1,184 @@
+"""Speed of training and evaluation, each beside what it is compared with, in one run on one thread.
+
+usage: python benchmarks/train.py [--small]
+
+``--small`` takes few steps: it shows that the benchmark works.
+"""
+
+import itertools
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from comparison import HERE, Row, medians, on_one_thread, row, seconds, show
+from decaymerge import network
+from decaymerge.fetch import fashion_mnist
+from training import all_coordinates, data_of, experiment, flops_of, plain_step_of, step_of
+
+SMALL = "--small" in sys.argv
+FEW = 2 if SMALL else 100
+"""Steps of the paper's size that are timed at once."""
+MANY = 20 if SMALL else 1500
+
+
+def products_of(samples: int, dims: list[int], seeds: int, repeats: int) -> float:
+    """Seconds of the matrix products of one step of all seeds, samples innermost, and of nothing else."""
+    activations = [torch.randn(seeds, dim, samples) for dim in dims[:-1]]
+    weights = [torch.randn(seeds, above, below) for below, above in itertools.pairwise(dims[:-1])]
+    gradients = [torch.empty_like(weight) for weight in weights]
+
+    def products() -> None:
+        for _ in range(repeats):
+            for k, weight in enumerate(weights):
+                torch.bmm(weight, activations[k], out=activations[k + 1])
+            for k in range(len(weights) - 1, -1, -1):
+                torch.bmm(activations[k + 1], activations[k].mT, out=gradients[k])
+                if k > 0:
+                    torch.bmm(weights[k].mT, activations[k + 1], out=activations[k])
+
+    return seconds(products) / repeats
+
+
+def paper_size() -> list[Row]:
+    """N = 1000, d = 100 of which a task has 50, widths 100, 10 seeds."""
+    made = experiment([100, 100], 10, {"dim": 100, "samples": 1000})
+    data = data_of(made)
+    flops = 10 * flops_of(1000, [50, 100, 100, 1])
+    plain, step, products = medians(
+        plain_step_of(made, data, FEW),
+        step_of(made, data, FEW),
+        lambda: products_of(1000, [50, 100, 100, 1], 10, FEW),
+    )
+    return [
+        row(
+            "training at the paper's size",
+            products / step,
+            f"its products alone, {flops / products / 1e9:.0f} GFLOP/s against {flops / step / 1e9:.0f}",
+            "1, where activations and memory take no time",
+            0.8,
+        ),
+        row(
+            "training at the paper's size",
+            10 * plain / step,
+            f"a plain PyTorch loop over ten networks, {10 * plain * 1e3:.1f} ms against {step * 1e3:.1f}",
+            f"{10 * plain / products:.2f}, the products alone",
+            1.3,
+        ),
+    ]
+
+
+def padded_images(samples: int, goal: float) -> Row:
+    """Fashion-MNIST of two tasks: 1568 coordinates, of which the inputs of one task span few."""
+    cache = Path(os.environ.get("DECAYMERGE_CACHE", HERE.parent / "resources")) / "fashion_mnist"
+    fashion_mnist.fetch(cache, None)
+    files = tuple(cache / name for name in list(fashion_mnist.SHA256)[:2])
+    made = experiment([100, 100], 4, {"dataset": "fashion_mnist", "samples": samples})
+    data = data_of(made, files)
+    rank = int(torch.linalg.matrix_rank(torch.from_numpy(data.inputs.values)).max())
+    in_span = step_of(made, data, FEW)
+    plainly = step_of(made, data, FEW)
+
+    def in_all() -> float:
+        with all_coordinates():
+            return plainly()
+
+    whole, span = medians(in_all, in_span)
+    ceiling = flops_of(samples, [1568, 100, 100, 1]) / flops_of(samples, [rank, 100, 100, 1])
+    return row(
+        f"first layer in {rank} of 1568 coordinates, n = {samples}",
+        whole / span,
+        f"all coordinates, {whole * 1e3:.1f} ms a step of four networks against {span * 1e3:.1f}",
+        f"{ceiling:.2f}, floating-point operations",
+        goal,
+    )
+
+
+def small_networks(members: int, goal: float) -> Row:
+    """Figure 2: widths 10, minibatches of 100 of 1000 samples with d = 20."""
+    settings = {"method": "sgd", "step_size": 0.1, "batch_size": 100}
+    made = experiment([10, 10], members, {"dim": 20, "samples": 1000, "overlap": "same"}, settings)
+    data = data_of(made)
+    plain, step, products = medians(
+        plain_step_of(made, data, MANY),
+        step_of(made, data, MANY),
+        lambda: products_of(100, [20, 10, 10, 1], members, MANY),
+    )
+    return row(
+        f"{members} small networks in minibatches",
+        members * plain / step,
+        f"a plain PyTorch loop, {plain * 1e6:.0f} us a step of one against {step * 1e6:.0f} of all",
+        f"{members * plain / products:.0f}, the products alone",
+        goal,
+    )
+
+
+def evaluation() -> Row:
+    """Outputs of 10 seeds at 40 kept steps, at the paper's size."""
+    made = experiment([100, 100], 10, {"dim": 100, "samples": 1000})
+    inputs = torch.randn(10, 1000, 100)
+    weights = [torch.randn(10, 40, above, below) for below, above in ((100, 100), (100, 100), (100, 1))]
+
+    def one_by_one() -> None:
+        for seed in range(10):
+            for step in range(40):
+                hidden = inputs[seed]
+                for weight in weights[:-1]:
+                    hidden = torch.relu(hidden @ weight[seed, step].T)
+                _ = hidden @ weights[-1][seed, step].T
+
+    plain, tiled = medians(
+        lambda: seconds(one_by_one), lambda: seconds(lambda: network.outputs(made.network, weights, inputs))
+    )
+    flops = 2.0 * 10 * 40 * 1000 * (2 * 100 * 100 + 100)
+    return row(
+        "outputs of 10 seeds at 40 kept steps",
+        plain / tiled,
+        f"one network after the other, {plain:.3f} s against {tiled:.3f}",
+        f"at {flops / tiled / 1e9:.0f} GFLOP/s",
+        1.0,
+    )
+
+
+def graphics_card() -> Row:
+    """The paper's size on a GPU, at the block of seeds that suits it best, per seed against two cores."""
+    name = "training on a GPU"
+    if not torch.cuda.is_available():
+        return row(name, None, "two cores", "no GPU was to be had: its code path is tested on 'meta'")
+    device = torch.device("cuda")
+    small = experiment([100, 100], 10, {"dim": 100, "samples": 1000})
+    (core,) = medians(step_of(small, data_of(small), FEW))
+    of_seed = {}
+    for seeds in (10, 30, 100, 300):
+        made = experiment([100, 100], seeds, {"dim": 100, "samples": 1000})
+        (step,) = medians(step_of(made, data_of(made), FEW, device))
+        of_seed[seeds] = step / seeds
+    best = min(of_seed, key=lambda seeds: of_seed[seeds])
+    pays = next((seeds for seeds, time in of_seed.items() if time < core / 20), None)
+    return row(
+        name,
+        core / 20 / of_seed[best],
+        f"two cores; {torch.cuda.get_device_name(device)}, blocks of {best} seeds; pays from {pays} on",
+        "kernels' starts, where blocks are small",
+    )
+
+
+def main() -> None:
+    """Run all comparisons."""
+    on_one_thread()
+    torch.set_flush_denormal(True)
+    rows = [
+        *paper_size(),
+        padded_images(1000, 1.6),
+        padded_images(500, 2.2),
+        small_networks(10, 5),
+        small_networks(50, 12),
+        evaluation(),
+        graphics_card(),
+    ]
+    show(rows, None if SMALL else "train")
+
+
+if __name__ == "__main__":
+    main()

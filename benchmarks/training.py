@@ -1,0 +1,98 @@
+"""Trainings to be timed: the trainer's own time a step, and that of the loop that a user would write."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import torch
+import xarray as xr
+from torch import nn
+
+from comparison import seconds
+from decaymerge import jobs, tasks, train
+from decaymerge.experiments import Experiment
+from decaymerge.train.span import InputSpan
+
+CPU = torch.device("cpu")
+
+
+def experiment(
+    hidden: list[int], seeds: int, tasks: dict[str, Any], training: dict[str, Any] | None = None
+) -> Experiment:
+    """ReLU networks of the given widths, all seeds in one block."""
+    settings = {"method": "gd", "step_size": 0.5, "steps": 1, "checkpoints": 2, "weight_decay": [1e-3]}
+    return Experiment.model_validate(
+        {
+            "tasks": {"dataset": "gaussian"} | tasks,
+            "network": {"activation": "relu", "hidden": hidden},
+            "training": settings | (training or {}),
+            "seeds": seeds,
+            "seeds_per_job": seeds,
+        }
+    )
+
+
+def data_of(made: Experiment, files: tuple[Any, ...] = ()) -> xr.Dataset:
+    """Of the first task."""
+    return tasks.make(jobs.tasks_job("benchmark", made, "a", jobs.seed_blocks(made)[0]), files)
+
+
+def step_of(
+    made: Experiment, data: xr.Dataset, steps: int, device: torch.device = CPU
+) -> Callable[[], float]:
+    """Seconds of one step of all seeds together, as stage ``train`` takes it.
+
+    From runs of one and of two times ``steps``, so that the start is not counted; from the hundredth step on, as
+    earlier ones are all looked at.
+    """
+    settings = jobs.train_job("benchmark", made, "a", "0.001")
+    first = 100
+
+    def run(last: int) -> float:
+        job = settings.model_copy(update={"steps": last})
+        return seconds(lambda: train.train(job, data, device))
+
+    return lambda: (run(first + 2 * steps) - run(first + steps)) / steps
+
+
+def all_coordinates() -> Any:
+    """While this is entered, the first layer is trained in all d coordinates instead of its inputs' span."""
+    return mock.patch.object(train, "InputSpan", lambda *parts, **_: InputSpan(*parts, whole=True))
+
+
+def plain_step_of(made: Experiment, data: xr.Dataset, steps: int) -> Callable[[], float]:
+    """Seconds of one step of one network in PyTorch: ``nn.Sequential``, autograd, ``optim.SGD``."""
+    inputs = torch.from_numpy(data.inputs.values[0]).float()
+    labels = torch.from_numpy(data.labels.values[0]).float()
+    dims = [inputs.shape[1], *made.network.hidden, 1]
+    layers: list[nn.Module] = []
+    for below, above in itertools.pairwise(dims):
+        layers += [nn.Linear(below, above, bias=False), nn.ReLU()]
+    network = nn.Sequential(*layers[:-1])
+    training = made.training
+    optimiser = torch.optim.SGD(network.parameters(), training.step_size, weight_decay=1e-3)
+
+    def step(x: torch.Tensor, y: torch.Tensor) -> None:
+        optimiser.zero_grad()
+        nn.functional.softplus(-y * network(x).squeeze(-1)).mean().backward()
+        optimiser.step()
+
+    def run() -> None:
+        if training.batch_size is None:
+            for _ in range(steps):
+                step(inputs, labels)
+            return
+        done = 0
+        while done < steps:
+            for batch in torch.randperm(len(inputs)).split(training.batch_size):
+                step(inputs[batch], labels[batch])
+                done += 1
+
+    return lambda: seconds(run) / steps
+
+
+def flops_of(samples: int, dims: list[int]) -> float:
+    """Of one step of one network: two products a layer and, beyond the first layer, a third."""
+    sizes = [above * below for below, above in itertools.pairwise(dims)]
+    return 2.0 * samples * (2 * sizes[0] + 3 * sum(sizes[1:]))
