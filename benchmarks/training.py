@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import torch
 import xarray as xr
@@ -12,7 +11,6 @@ from torch import nn
 from comparison import seconds
 from decaymerge import jobs, tasks, train
 from decaymerge.experiments import Experiment
-from decaymerge.train.span import InputSpan
 
 CPU = torch.device("cpu")
 
@@ -39,26 +37,24 @@ def data_of(made: Experiment, files: tuple[Any, ...] = ()) -> xr.Dataset:
 
 
 def step_of(
-    made: Experiment, data: xr.Dataset, steps: int, device: torch.device = CPU
+    made: Experiment, data: xr.Dataset, steps: int, device: torch.device = CPU, *, whole: bool = False
 ) -> Callable[[], float]:
     """Seconds of one step of all seeds together, as stage ``train`` takes it.
 
-    From runs of one and of two times ``steps``, so that the start is not counted; from the hundredth step on, as
-    earlier ones are all looked at.
+    From runs of one and of two times ``steps``, beyond the hundredth, up to which all are looked at. With
+    ``whole``, the first layer is trained in all d coordinates instead of its inputs' span.
     """
     settings = jobs.train_job("benchmark", made, "a", "0.001")
-    first = 100
 
     def run(last: int) -> float:
         job = settings.model_copy(update={"steps": last})
-        return seconds(lambda: train.train(job, data, device))
+        weights, inputs, labels, record = train.begin(job, data, device, whole=whole)
+        with torch.inference_mode():
+            taken = seconds(lambda: train.METHODS[job.method](job, weights, inputs, labels, record))
+        record.bar.close()
+        return taken
 
-    return lambda: (run(first + 2 * steps) - run(first + steps)) / steps
-
-
-def all_coordinates() -> Any:
-    """While this is entered, the first layer is trained in all d coordinates instead of its inputs' span."""
-    return mock.patch.object(train, "InputSpan", lambda *parts, **_: InputSpan(*parts, whole=True))
+    return lambda: (run(100 + 2 * steps) - run(100 + steps)) / steps
 
 
 def plain_step_of(made: Experiment, data: xr.Dataset, steps: int) -> Callable[[], float]:

@@ -39,7 +39,8 @@ class Gradient:
 
     δ_K = y ℓ'(z)/n and δ_{k-1} = σ'(u_{k-1}) ⊙ W_kᵀ δ_k are the gradients with respect to u_k = W_k h_{k-1}, and
     ∇W_k = Σ_i δ_k h_{k-1}ᵀ. As W_K has one row, δ_{K-1} = W_Kᵀ ⊙ B with B = σ'(u_{K-1}) ⊙ δ_K: only B is formed for
-    all samples, and W_K is multiplied to the two products that B goes into. So is the factor -1/n.
+    all samples, and W_K is multiplied to the two products that B goes into. So is the factor -1/n. And since
+    u σ'(u) = p σ(u), ∇W_K is found from ∇W_{K-1}: its entry j is 1/p times Σ_l (W_{K-1})_jl (B h_{K-2}ᵀ)_jl.
 
     Args:
         network: Activation and depth.
@@ -47,6 +48,7 @@ class Gradient:
         inputs: Shape (seed, sample, d).
         labels: ±1, shape (seed, sample).
         loss: ℓ.
+        scale: What all that is found is multiplied by, such as -η.
         first_delta: Whether to keep ``first_delta``.
 
     Attributes:
@@ -62,12 +64,13 @@ class Gradient:
         labels: Tensor,
         loss: Loss,
         *,
+        scale: float = 1.0,
         first_delta: bool = False,
     ) -> None:
         self.network, self.weights, self.slope_of = network, list(weights), SLOPES[loss]
         self.rectifies, self.powered = network.activation == "relu", network.power != 1
         members, samples, _ = inputs.shape
-        self.alpha = -1 / samples
+        self.alpha = -scale / samples
         self.margins = torch.empty_like(labels)
         self.gradients = [torch.empty_like(weight) for weight in weights]
         self.first_delta = inputs.new_empty(members, weights[0].shape[1], samples) if first_delta else None
@@ -108,14 +111,17 @@ class Gradient:
         )
 
     def __call__(self) -> list[Tensor]:
-        """∇_k L(θ) for every layer, of the shapes of the weights, valid until the next call."""
+        """``scale`` times ∇_k L(θ) for every layer, of the shapes of the weights, valid until the next call."""
         last = self.weights[-1].mT
         for weight, product in zip(self.weights[-2:-1], self.back[-1:], strict=True):
             torch.mul(last, weight, out=product)
         for tile in self.tiles:
             self._forward(tile)
             self._backward(tile)
-        for gradient in self.gradients[-2:-1]:
+        for weight, gradient in zip(self.weights[-2:-1], self.gradients[-2:-1], strict=True):
+            torch.sum(gradient.mul(weight), -1, out=self.gradients[-1].squeeze(1))
+            if self.powered:
+                self.gradients[-1].div_(self.network.power)
             gradient.mul_(last)
         if self.first_delta is not None and len(self.weights) == 2:
             self.first_delta.mul_(last)
@@ -139,10 +145,11 @@ class Gradient:
         tile.margins.mul_(tile.labels)
 
     def _backward(self, tile: _Tile) -> None:
-        """-n δ_k from the last layer to the first, and what it adds to ∇W_k."""
+        """-n δ_k from the last layer to the first, and what it adds to ∇W_k, but for W_K above another layer."""
         torch.neg(tile.margins, out=tile.slope)
         delta = self.slope_of(tile.slope).mul_(tile.labels)
-        tile.gradients[-1].baddbmm_(delta, tile.transposed[-1], beta=tile.beta, alpha=self.alpha)
+        if not tile.rectified:
+            tile.gradients[0].baddbmm_(delta, tile.transposed[0], beta=tile.beta, alpha=self.alpha)
         for k, rectified in reversed(list(enumerate(tile.rectified))):
             if delta is tile.slope:
                 below = delta.expand_as(rectified)

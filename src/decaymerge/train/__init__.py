@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 
 from decaymerge.jobs import TrainJob
 from decaymerge.network import initialise
@@ -29,22 +30,36 @@ def train(
     Raises:
         UserError: the loss of a member is not finite, or ends far above where it began.
     """
+    weights, inputs, labels, record = begin(job, tasks, device, restart)
+    with torch.inference_mode():  # autograd's bookkeeping takes a tenth of a step of small networks
+        METHODS[job.method](job, weights, inputs, labels, record)
+    return record.dataset()
+
+
+def begin(
+    job: TrainJob,
+    tasks: xr.Dataset,
+    device: torch.device,
+    restart: RestartFile | None = None,
+    *,
+    whole: bool = False,
+) -> tuple[list[Tensor], Tensor, Tensor, Recorder]:
+    """What a method of ``METHODS`` takes: weights, inputs and labels, and the recorder of what it finds.
+
+    The first layer is in the span of its inputs, unless ``whole`` or in float64: that is for checks, and one of
+    them is the identity that makes the span enough.
+    """
     dtype = getattr(torch, job.dtype)
     seeds = tasks.seed.values.tolist()
     inputs = torch.from_numpy(tasks.inputs.values).to(device)
     labels = torch.from_numpy(tasks.labels.values).to(device, dtype)
     members = [_initial_weights(job, seed, inputs.shape[-1]) for seed in seeds]
     first, *others = [torch.from_numpy(np.stack(layer)).to(device) for layer in zip(*members, strict=True)]
-    # float64 is for checks: one of them is the identity that makes the span enough, so it is not used there.
     found = restart.found if restart is not None else None
     basis = None if found is None else torch.from_numpy(found["basis"]).to(device)
-    span = InputSpan(inputs, first, whole=job.dtype == "float64", basis=basis)
+    span = InputSpan(inputs, first, whole=whole or job.dtype == "float64", basis=basis)
     weights = [weight.to(dtype) for weight in (span.coordinates, *others)]
-
-    record = Recorder(job, seeds, weights, span, restart)
-    with torch.inference_mode():  # autograd's bookkeeping costs a tenth of a step of small networks
-        METHODS[job.method](job, weights, span.inputs.to(dtype), labels, record)
-    return record.dataset()
+    return weights, span.inputs.to(dtype), labels, Recorder(job, seeds, weights, span, restart)
 
 
 def _initial_weights(job: TrainJob, seed: int, input_dim: int) -> list[np.ndarray]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from decaymerge import measure
@@ -31,33 +32,41 @@ def gradient_descent(
         record: Called with the state before the update of each step, and once more after the last.
     """
     exact = job.dtype == "float64"
-    gradient = Gradient(job.network, weights, inputs, labels, job.loss, first_delta=exact)
+    change = Gradient(  # -η ∇L
+        job.network,
+        weights,
+        inputs,
+        labels,
+        job.loss,
+        scale=-job.step_size,
+        first_delta=exact,
+    )
     keep = 1 - job.step_size * job.weight_decay
     trained = job.network.trained
     coefficients = inputs.new_zeros(*inputs.shape[:2], weights[0].shape[1]) if exact else None
 
-    def stationary(gradients: Sequence[Tensor]) -> Tensor:
-        residual = relative_residual(weights[:trained], gradients[:trained], job.weight_decay)
-        return residual <= (job.stationarity or 0)
+    def stationary(changes: Sequence[Tensor]) -> Tensor:
+        gradients = [added / -job.step_size for added in changes[:trained]]
+        return relative_residual(weights[:trained], gradients, job.weight_decay) <= (job.stationarity or 0)
 
     state = weights if coefficients is None else [*weights, coefficients]
     for step in range(record.resume(*state), job.steps):
         record.save(step, *state)
-        gradients = gradient()
+        changes = change()
         looks = job.stationarity is not None and step % REPORT_EVERY == 0
-        if looks and record.stop(step, stationary(gradients), weights, gradient.margins, coefficients):
+        if looks and record.stop(step, stationary(changes), weights, change.margins, coefficients):
             return
-        record(step, weights, gradient.margins, coefficients)
-        if coefficients is not None and gradient.first_delta is not None:
-            coefficients.mul_(keep).sub_(gradient.first_delta.mT, alpha=job.step_size)
-        for weight, slope in zip(weights[:trained], gradients[:trained], strict=True):
-            weight.mul_(keep).sub_(slope, alpha=job.step_size)
+        record(step, weights, change.margins, coefficients)
+        if coefficients is not None and change.first_delta is not None:
+            coefficients.mul_(keep).add_(change.first_delta.mT)
+        for weight, added in zip(weights[:trained], changes[:trained], strict=True):
+            torch.add(added, weight, alpha=keep, out=weight)
     if job.finish is not None:
         finish(job, weights, inputs, labels, record.running)
         coefficients = None  # they are those of gradient descent
     if job.stationarity is not None:
-        record.stop(job.steps, stationary(gradient()), weights, gradient.margins, coefficients)
-    record(job.steps, weights, gradient.forward(), coefficients)
+        record.stop(job.steps, stationary(change()), weights, change.margins, coefficients)
+    record(job.steps, weights, change.forward(), coefficients)
 
 
 def finish(

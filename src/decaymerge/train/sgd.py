@@ -24,7 +24,9 @@ def stochastic_gradient_descent(
     flat_inputs, flat_labels = inputs.reshape(-1, dim), labels.reshape(-1)
     offsets = torch.arange(0, members * samples, samples, device=inputs.device).unsqueeze(-1)
     all_samples = Gradient(job.network, weights, inputs, labels, job.loss)
-    gradient = Gradient(job.network, weights, batch_inputs, batch_labels, job.loss)
+    change = Gradient(
+        job.network, weights, batch_inputs, batch_labels, job.loss, scale=-job.step_size
+    )  # -η ∇L
     first = record.resume(*weights)
     batches = islice(minibatches(job, record.seeds, samples), first, None)
     keep = 1 - job.step_size * job.weight_decay
@@ -36,8 +38,8 @@ def stochastic_gradient_descent(
         rows = chosen.add(offsets).flatten()
         torch.index_select(flat_labels, 0, rows, out=batch_labels.view(-1))
         torch.index_select(flat_inputs, 0, rows, out=batch_inputs.view(-1, dim))
-        for weight, slope in zip(weights[: job.network.trained], gradient(), strict=False):
-            weight.mul_(keep).sub_(slope, alpha=job.step_size)
+        for weight, added in zip(weights[: job.network.trained], change(), strict=False):
+            torch.add(added, weight, alpha=keep, out=weight)
     record(job.steps, weights, all_samples.forward())
 
 
