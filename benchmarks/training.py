@@ -41,8 +41,8 @@ def step_of(
 ) -> Callable[[], float]:
     """Seconds of one step of all seeds together, as stage ``train`` takes it.
 
-    From runs of one and of two times ``steps``, beyond the hundredth, up to which all are looked at. With
-    ``whole``, the first layer is trained in all d coordinates instead of its inputs' span.
+    From runs of one and of two times ``steps``, beyond the hundredth, up to which all are looked at, or so many as
+    are timed. With ``whole``, the first layer is trained in all d coordinates instead of its inputs' span.
     """
     settings = jobs.train_job("benchmark", made, "a", "0.001")
 
@@ -54,7 +54,8 @@ def step_of(
         record.bar.close()
         return taken
 
-    return lambda: (run(100 + 2 * steps) - run(100 + steps)) / steps
+    first = min(100, steps)
+    return lambda: (run(first + 2 * steps) - run(first + steps)) / steps
 
 
 def plain_step_of(made: Experiment, data: xr.Dataset, steps: int) -> Callable[[], float]:

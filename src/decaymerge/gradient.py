@@ -25,7 +25,7 @@ class _Tile(NamedTuple):
     activations: list[Tensor]  # h_0 = x, h_1, …, (seed, d_k, sample)
     transposed: list[Tensor]  # h_0ᵀ, h_1ᵀ, …
     rectified: list[Tensor]  # max(u_k, 0) of the hidden layers, and then their δ_k
-    scratch: list[Tensor]  # W_{k+1}ᵀ δ_{k+1}
+    scratch: list[Tensor]  # W_{k+1}ᵀ δ_{k+1}; above the last of them, δ_K for each unit
     gradients: list[Tensor]
     beta: int  # 0 for the first samples of their members, to which others are added
     first_delta: Tensor | None
@@ -93,18 +93,20 @@ class Gradient:
 
         hidden = self.network.hidden
         rectified, powers = (list(map(view, buffers, hidden)) for buffers in self.buffers[:2])
-        (scratch,), (slope,) = self.buffers[2:]
+        (scratch,), (row,) = self.buffers[2:]
+        slope = view(row, 1)
+        scratches = [view(scratch, width) for width in hidden] if self.rectifies else rectified
         activations = [inputs[members, samples].mT, *(powers or rectified)]
         return _Tile(
             weights=[weight[members] for weight in self.weights],
             back=[weight[members].mT for weight in self.back],
             labels=labels[members, samples].unsqueeze(1),
             margins=self.margins[members, samples].unsqueeze(1),
-            slope=view(slope, 1),
+            slope=slope,
             activations=activations,
             transposed=[activation.mT for activation in activations],
             rectified=rectified,
-            scratch=[view(scratch, width) for width in hidden] if self.rectifies else rectified,
+            scratch=[*scratches[:-1], *(slope.expand_as(layer) for layer in rectified[-1:])],
             gradients=[gradient[members] for gradient in self.gradients],
             beta=0 if samples.start == 0 else 1,
             first_delta=None if self.first_delta is None else self.first_delta[members, :, samples],
@@ -118,8 +120,10 @@ class Gradient:
         for tile in self.tiles:
             self._forward(tile)
             self._backward(tile)
-        for weight, gradient in zip(self.weights[-2:-1], self.gradients[-2:-1], strict=True):
-            torch.sum(gradient.mul(weight), -1, out=self.gradients[-1].squeeze(1))
+        for weight, gradient, product in zip(
+            self.weights[-2:-1], self.gradients[-2:-1], self.back[-1:], strict=True
+        ):
+            torch.sum(torch.mul(weight, gradient, out=product), -1, out=self.gradients[-1].squeeze(1))
             if self.powered:
                 self.gradients[-1].div_(self.network.power)
             gradient.mul_(last)
@@ -151,10 +155,9 @@ class Gradient:
         if not tile.rectified:
             tile.gradients[0].baddbmm_(delta, tile.transposed[0], beta=tile.beta, alpha=self.alpha)
         for k, rectified in reversed(list(enumerate(tile.rectified))):
-            if delta is tile.slope:
-                below = delta.expand_as(rectified)
-            else:
-                below = torch.bmm(tile.back[k + 1], delta, out=tile.scratch[k])
+            below = tile.scratch[k]
+            if k + 1 < len(tile.rectified):
+                torch.bmm(tile.back[k + 1], delta, out=below)
             delta = self._times_slope(below, rectified)
             tile.gradients[k].baddbmm_(delta, tile.transposed[k], beta=tile.beta, alpha=self.alpha)
         if tile.first_delta is not None:
