@@ -48,10 +48,13 @@ browser:
 check: default
 	pytest -m default_run $(ARGS)
 
-# Ratios, each measured side by side; about twenty minutes and 12 GB of scratch space in $TMPDIR.
+# Ratios, each measured side by side; most of an hour on an idle machine, and 12 GB of scratch space in $TMPDIR.
 bench: $(INSTALLED)
 	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
 	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	python benchmarks/train.py $(ARGS)
+	python benchmarks/cost.py $(ARGS)
+	python benchmarks/pipeline.py $(ARGS)
 	python benchmarks/scan.py .venv-bench/bin/python $(ARGS)
 
 lint: $(INSTALLED)

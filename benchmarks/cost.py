@@ -25,7 +25,7 @@ SWEEPS: dict[str, tuple[str, Sequence[int]]] = {
     "seeds": ("seeds", (1, 2, 5, 10, 20, 50)),
     "weight_decays": ("values of λ", (1, 2, 4, 8)),
     "n": ("samples n", (100, 300, 1000, 3000, 10_000)),
-    "d": ("dimension d, of which a task has half", (50, 100, 200, 400, 800)),
+    "d": ("dimension d (a task has half)", (50, 100, 200, 400, 800)),
     "width": ("widths", (10, 30, 100, 300, 1000)),
     "depth": ("layers K", (2, 3, 4, 6, 8)),
 }
