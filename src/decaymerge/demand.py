@@ -55,6 +55,7 @@ class Sizes:
         parameters: Of one network.
         data: Inputs of one task, float64.
         kept: Weights at all kept steps of one task's networks.
+        first_delta: Gradient of each sample with respect to the first layer's output.
     """
 
     def __init__(self, experiment: Experiment, seeds: int) -> None:
@@ -73,7 +74,7 @@ class Sizes:
         self.steps = min(experiment.training.checkpoints, experiment.training.steps + 1)
         self.data = self.seeds * self.samples * self.dims[0] * 8
         self.kept = self.seeds * self.steps * self.parameters * self.itemsize
-        self.hidden = self.seeds * self.samples * sum(self.dims[1:]) * self.itemsize
+        self.first_delta = self.seeds * self.samples * self.dims[1] * self.itemsize
 
 
 def of_block(experiment: Experiment) -> Sizes:
@@ -88,9 +89,9 @@ def tasks(experiment: Experiment) -> Demand:
 
 
 def train(experiment: Experiment) -> Demand:
-    """Inputs with their basis, activations and their gradients, and what is kept."""
+    """Inputs with their basis, and what is kept; activations are those of a tile, but for the checks' δ_1."""
     training, sizes = experiment.training, of_block(experiment)
-    arrays = 4 * sizes.data + 3 * sizes.hidden + 1.3 * sizes.kept
+    arrays = 4 * sizes.data + 3 * sizes.first_delta + 1.3 * sizes.kept
     solver = training.method == "gf" or training.finish is not None
     state = sizes.seeds * sizes.parameters * sizes.itemsize
     if solver:
@@ -110,15 +111,12 @@ def merge(experiment: Experiment, tasks: int) -> Demand:
 
 
 def evaluate(experiment: Experiment, tasks: int) -> Demand:
-    """Own and merged networks of ``tasks`` tasks, the widest activations at all steps, a layer in float64."""
+    """Own and merged networks of ``tasks`` tasks, one of them in parts as well, and a layer in float64."""
     sizes, merged = of_block(experiment), len(experiment.merging)
     networks = (tasks + merged + 1) * sizes.kept + 2 * tasks * sizes.data
-    hidden = sizes.dims[1:]
-    pair = max((above + below for below, above in itertools.pairwise(hidden)), default=1)
-    activations = sizes.seeds * sizes.steps * sizes.samples * sizes.itemsize * pair
     norms = 16 * sizes.seeds * sizes.steps * sizes.largest_layer
     flops = 2 * sizes.seeds * sizes.steps * sizes.samples * sizes.parameters * tasks * (merged + 1)
-    return _demand(TORCH, networks + activations + norms, flops / FLOPS[experiment.training.dtype])
+    return _demand(TORCH, networks + norms, flops / FLOPS[experiment.training.dtype])
 
 
 def gather(experiment: Experiment) -> Demand:
