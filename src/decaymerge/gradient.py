@@ -114,22 +114,25 @@ class Gradient:
 
     def __call__(self) -> list[Tensor]:
         """``scale`` times ∇_k L(θ) for every layer, of the shapes of the weights, valid until the next call."""
-        last = self.weights[-1].mT
-        for weight, product in zip(self.weights[-2:-1], self.back[-1:], strict=True):
-            torch.mul(last, weight, out=product)
+        if self.network.hidden:
+            torch.mul(self.weights[-1].mT, self.weights[-2], out=self.back[-1])
         for tile in self.tiles:
             self._forward(tile)
             self._backward(tile)
-        for weight, gradient, product in zip(
-            self.weights[-2:-1], self.gradients[-2:-1], self.back[-1:], strict=True
-        ):
-            torch.sum(torch.mul(weight, gradient, out=product), -1, out=self.gradients[-1].squeeze(1))
-            if self.powered:
-                self.gradients[-1].div_(self.network.power)
-            gradient.mul_(last)
+        if self.network.hidden:
+            self._multiply_last()
+        return self.gradients
+
+    def _multiply_last(self) -> None:
+        """∇W_K from B h_{K-2}ᵀ, which then becomes ∇W_{K-1}, as B becomes δ_{K-1}."""
+        last, found = self.weights[-1].mT, self.gradients[-2]
+        of_units = torch.mul(self.weights[-2], found, out=self.back[-1])
+        torch.sum(of_units, -1, out=self.gradients[-1].squeeze(1))
+        if self.powered:
+            self.gradients[-1].div_(self.network.power)
+        found.mul_(last)
         if self.first_delta is not None and len(self.weights) == 2:
             self.first_delta.mul_(last)
-        return self.gradients
 
     def forward(self) -> Tensor:
         """The margins alone."""
