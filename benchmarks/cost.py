@@ -18,7 +18,7 @@ from comparison import HERE, medians, on_one_thread
 from training import data_of, experiment, flops_of, step_of
 
 SMALL = "--small" in sys.argv
-FLOPS = 2e7 if SMALL else 2e10
+FLOPS = 2e7 if SMALL else 1e11
 """Of one timing."""
 BASE: dict[str, Any] = {"seeds": 10, "weight_decays": 1, "n": 1000, "d": 100, "width": 100, "depth": 3}
 SWEEPS: dict[str, tuple[str, Sequence[int]]] = {

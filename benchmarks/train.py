@@ -18,9 +18,9 @@ from decaymerge.fetch import fashion_mnist
 from training import data_of, experiment, flops_of, plain_step_of, step_of
 
 SMALL = "--small" in sys.argv
-FEW = 2 if SMALL else 100
+FEW = 2 if SMALL else 500
 """Steps of the paper's size that are timed at once."""
-MANY = 20 if SMALL else 1500
+MANY = 20 if SMALL else 5000
 
 
 def products_of(samples: int, dims: list[int], seeds: int, repeats: int) -> float:

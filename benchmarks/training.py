@@ -39,23 +39,22 @@ def data_of(made: Experiment, files: tuple[Any, ...] = ()) -> xr.Dataset:
 def step_of(
     made: Experiment, data: xr.Dataset, steps: int, device: torch.device = CPU, *, whole: bool = False
 ) -> Callable[[], float]:
-    """Seconds of one step of all seeds together, as stage ``train`` takes it.
+    """Seconds of one step of all seeds together, as stage ``train`` takes it, without what goes before the first.
 
-    From runs of one and of two times ``steps``, beyond the hundredth, up to which all are looked at, or so many as
-    are timed. With ``whole``, the first layer is trained in all d coordinates instead of its inputs' span.
+    The first hundred steps are all looked at, and count. With ``whole``, the first layer is trained in all d
+    coordinates instead of its inputs' span.
     """
-    settings = jobs.train_job("benchmark", made, "a", "0.001")
+    settings = jobs.train_job("benchmark", made, "a", "0.001").model_copy(update={"steps": steps})
 
-    def run(last: int) -> float:
-        job = settings.model_copy(update={"steps": last})
-        weights, inputs, labels, record = train.begin(job, data, device, whole=whole)
+    def run() -> float:
+        weights, inputs, labels, record = train.begin(settings, data, device, whole=whole)
+        method = train.METHODS[settings.method]
         with torch.inference_mode():
-            taken = seconds(lambda: train.METHODS[job.method](job, weights, inputs, labels, record))
+            taken = seconds(lambda: method(settings, weights, inputs, labels, record))
         record.bar.close()
-        return taken
+        return taken / steps
 
-    first = min(100, steps)
-    return lambda: (run(first + 2 * steps) - run(first + steps)) / steps
+    return run
 
 
 def plain_step_of(made: Experiment, data: xr.Dataset, steps: int) -> Callable[[], float]:
