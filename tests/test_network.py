@@ -149,7 +149,9 @@ def test_tiles_change_nothing(
     whole = Gradient(network, weights, inputs, labels, "logistic", first_delta=first_delta)
     expected, evaluated = [layer.clone() for layer in whole()], outputs(network, steps, inputs)
     monkeypatch.setitem(TILE, "cpu", size)
-    gradient = Gradient(network, weights, inputs, labels, "logistic", first_delta=first_delta)
+    gradient = Gradient(
+        network, weights, inputs, labels, "logistic", same_inputs=first_delta, first_delta=first_delta
+    )
     assert len(gradient.tiles) > 1 == len(whole.tiles)
     for found, reference in zip(gradient(), expected, strict=True):
         torch.testing.assert_close(found, reference, rtol=1e-12, atol=1e-14)

@@ -49,6 +49,7 @@ class Gradient:
         labels: ±1, shape (seed, sample).
         loss: ℓ.
         scale: What all that is found is multiplied by, such as -η.
+        same_inputs: Whether ``inputs`` stay as they are: W_1 x is faster from a copy with samples innermost.
         first_delta: Whether to keep ``first_delta``.
 
     Attributes:
@@ -65,6 +66,7 @@ class Gradient:
         loss: Loss,
         *,
         scale: float = 1.0,
+        same_inputs: bool = False,
         first_delta: bool = False,
     ) -> None:
         self.network, self.weights, self.slope_of = network, list(weights), SLOPES[loss]
@@ -83,9 +85,10 @@ class Gradient:
             [inputs.new_empty(largest * width) for width in widths]
             for widths in (network.hidden, network.hidden * self.powered, [max([*network.hidden, 1])], [1])
         ]
-        self.tiles = [self._tile(inputs, labels, *part) for part in parts]
+        columns = inputs.mT.contiguous() if same_inputs else inputs.mT
+        self.tiles = [self._tile(inputs, columns, labels, *part) for part in parts]
 
-    def _tile(self, inputs: Tensor, labels: Tensor, members: slice, samples: slice) -> _Tile:
+    def _tile(self, inputs: Tensor, columns: Tensor, labels: Tensor, members: slice, samples: slice) -> _Tile:
         sizes = members.stop - members.start, samples.stop - samples.start
 
         def view(buffer: Tensor, width: int) -> Tensor:
@@ -96,15 +99,15 @@ class Gradient:
         (scratch,), (row,) = self.buffers[2:]
         slope = view(row, 1)
         scratches = [view(scratch, width) for width in hidden] if self.rectifies else rectified
-        activations = [inputs[members, samples].mT, *(powers or rectified)]
+        above = powers or rectified
         return _Tile(
             weights=[weight[members] for weight in self.weights],
             back=[weight[members].mT for weight in self.back],
             labels=labels[members, samples].unsqueeze(1),
             margins=self.margins[members, samples].unsqueeze(1),
             slope=slope,
-            activations=activations,
-            transposed=[activation.mT for activation in activations],
+            activations=[columns[members, :, samples], *above],
+            transposed=[inputs[members, samples], *(activation.mT for activation in above)],
             rectified=rectified,
             scratch=[*scratches[:-1], *(slope.expand_as(layer) for layer in rectified[-1:])],
             gradients=[gradient[members] for gradient in self.gradients],

@@ -39,6 +39,7 @@ def gradient_descent(
         labels,
         job.loss,
         scale=-job.step_size,
+        same_inputs=True,
         first_delta=exact,
     )
     keep = 1 - job.step_size * job.weight_decay
