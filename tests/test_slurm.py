@@ -79,7 +79,7 @@ def test_job_killed_for_its_memory_comes_back_with_more(cluster: Cluster, tmp_pa
 def test_training_killed_for_its_time_goes_on(cluster: Cluster, tmp_path: Path) -> None:
     """SLURM's limits are whole minutes, so the training is made to last one and a half."""
     target = WEIGHTS.format("0.001", 9)
-    trial = Workflow(tmp_path / "trial", trainings(500, [0.001], 10))
+    trial = Workflow(tmp_path / "trial", trainings(2500, [0.001], 10))
     trial.folder.mkdir()
     trial.run(target)
     took = float(
@@ -88,7 +88,7 @@ def test_training_killed_for_its_time_goes_on(cluster: Cluster, tmp_path: Path) 
         .read_text()
         .split()[10]
     )
-    config = trainings(int(500 / (took - 3) * 90), [0.001], 10)
+    config = trainings(int(2500 / (took - 2) * 90), [0.001], 10)  # two seconds for the start
     workflow = Workflow(tmp_path, config)
     workflow.run(target, *OPTIONS, "--retries", "5", "--set-resources", "train:runtime=1")
     assert cluster.logged("Time limit exhausted")
@@ -116,7 +116,7 @@ def started(workflow: Workflow, *arguments: str) -> Iterator[subprocess.Popen[by
 
 
 def test_node_that_goes_down_while_a_job_runs(cluster: Cluster, tmp_path: Path) -> None:
-    config, target = trainings(2500, [0.001], 4), WEIGHTS.format("0.001", 3)
+    config, target = trainings(6000, [0.001], 4), WEIGHTS.format("0.001", 3)
     (local,) = locally(tmp_path, config, target)
     workflow = Workflow(tmp_path, config)
     workflow.run("results/trained/tasks/a/seeds=0-3.nc")
@@ -136,7 +136,7 @@ def test_controller_and_accounting_that_are_restarted_while_jobs_are_queued(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     decays = [0.001, 0.002, 0.003, 0.004, 0.005, 0.006]
-    config, targets = trainings(2500, decays, 2), [WEIGHTS.format(decay, 1) for decay in decays]
+    config, targets = trainings(8000, decays, 2), [WEIGHTS.format(decay, 1) for decay in decays]
     local = locally(tmp_path, config, *targets)
     workflow = Workflow(tmp_path, config)
     workflow.run("results/trained/tasks/a/seeds=0-1.nc")
