@@ -53,6 +53,7 @@ bench: $(INSTALLED)
 	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
 	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	python benchmarks/train.py $(ARGS)
+	python benchmarks/gpu.py $(ARGS)
 	python benchmarks/cost.py $(ARGS)
 	python benchmarks/pipeline.py $(ARGS)
 	python benchmarks/scan.py .venv-bench/bin/python $(ARGS)

@@ -38,7 +38,7 @@ def medians(*works: Callable[[], float], repeats: int = REPEATS) -> list[float]:
 
 
 def row(name: str, ratio: float | None, against: str, limit: str, goal: float | None = None) -> Row:
-    """One comparison; ``ratio`` is such that higher is better, and none where it was not measured."""
+    """One comparison; ``ratio`` is such that higher is better, and none where none is asked for."""
     return {"name": name, "ratio": ratio, "against": against, "limit": limit, "goal": goal}
 
 
@@ -46,7 +46,7 @@ def show(rows: Sequence[Row], keep_as: str | None) -> None:
     """Print rows as a table and keep them as ``benchmarks/{keep_as}.json``."""
     print(f"{'':46}{'ratio':>9}{'goal':>7}  against; limit")
     for entry in rows:
-        ratio = "not meas." if entry["ratio"] is None else f"{entry['ratio']:.2f}"
+        ratio = "" if entry["ratio"] is None else f"{entry['ratio']:.2f}"
         goal = "" if entry["goal"] is None else f"{entry['goal']:.2f}"
         print(f"{entry['name']:46}{ratio:>9}{goal:>7}  {entry['against']}; limit: {entry['limit']}")
     if keep_as is not None:

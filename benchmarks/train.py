@@ -5,7 +5,6 @@ usage: python benchmarks/train.py [--small]
 ``--small`` takes few steps: it shows that the benchmark works.
 """
 
-import itertools
 import os
 import sys
 from pathlib import Path
@@ -15,30 +14,12 @@ import torch
 from comparison import HERE, Row, medians, on_one_thread, row, seconds, show
 from decaymerge import network
 from decaymerge.fetch import fashion_mnist
-from training import data_of, experiment, flops_of, plain_step_of, step_of
+from training import data_of, experiment, flops_of, plain_step_of, products_of, step_of
 
 SMALL = "--small" in sys.argv
 FEW = 2 if SMALL else 500
 """Steps of the paper's size that are timed at once."""
 MANY = 20 if SMALL else 5000
-
-
-def products_of(samples: int, dims: list[int], seeds: int, repeats: int) -> float:
-    """Seconds of the matrix products of one step of all seeds, samples innermost, and of nothing else."""
-    activations = [torch.randn(seeds, dim, samples) for dim in dims[:-1]]
-    weights = [torch.randn(seeds, above, below) for below, above in itertools.pairwise(dims[:-1])]
-    gradients = [torch.empty_like(weight) for weight in weights]
-
-    def products() -> None:
-        for _ in range(repeats):
-            for k, weight in enumerate(weights):
-                torch.bmm(weight, activations[k], out=activations[k + 1])
-            for k in range(len(weights) - 1, -1, -1):
-                torch.bmm(activations[k + 1], activations[k].mT, out=gradients[k])
-                if k > 0:
-                    torch.bmm(weights[k].mT, activations[k + 1], out=activations[k])
-
-    return seconds(products) / repeats
 
 
 def paper_size() -> list[Row]:
@@ -134,29 +115,6 @@ def evaluation() -> Row:
     )
 
 
-def graphics_card() -> Row:
-    """The paper's size on a GPU, at the block of seeds that suits it best, per seed against two cores."""
-    name = "training on a GPU"
-    if not torch.cuda.is_available():
-        return row(name, None, "two cores", "no GPU was to be had: its code path is tested on 'meta'")
-    device = torch.device("cuda")
-    small = experiment([100, 100], 10, {"dim": 100, "samples": 1000})
-    (core,) = medians(step_of(small, data_of(small), FEW))
-    of_seed = {}
-    for seeds in (10, 30, 100, 300):
-        made = experiment([100, 100], seeds, {"dim": 100, "samples": 1000})
-        (step,) = medians(step_of(made, data_of(made), FEW, device))
-        of_seed[seeds] = step / seeds
-    best = min(of_seed, key=lambda seeds: of_seed[seeds])
-    pays = next((seeds for seeds, time in of_seed.items() if time < core / 20), None)
-    return row(
-        name,
-        core / 20 / of_seed[best],
-        f"two cores; {torch.cuda.get_device_name(device)}, blocks of {best} seeds; pays from {pays} on",
-        "kernels' starts, where blocks are small",
-    )
-
-
 def main() -> None:
     """Run all comparisons."""
     on_one_thread()
@@ -168,7 +126,6 @@ def main() -> None:
         small_networks(10, 5),
         small_networks(50, 12),
         evaluation(),
-        graphics_card(),
     ]
     show(rows, None if SMALL else "train")
 

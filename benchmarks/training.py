@@ -88,6 +88,28 @@ def plain_step_of(made: Experiment, data: xr.Dataset, steps: int) -> Callable[[]
     return lambda: seconds(run) / steps
 
 
+def products_of(samples: int, dims: list[int], seeds: int, repeats: int, device: torch.device = CPU) -> float:
+    """Seconds of the matrix products of one step of all seeds, samples innermost, and of nothing else."""
+    activations = [torch.randn(seeds, dim, samples, device=device) for dim in dims[:-1]]
+    weights = [
+        torch.randn(seeds, above, below, device=device) for below, above in itertools.pairwise(dims[:-1])
+    ]
+    gradients = [torch.empty_like(weight) for weight in weights]
+
+    def products() -> None:
+        for _ in range(repeats):
+            for k, weight in enumerate(weights):
+                torch.bmm(weight, activations[k], out=activations[k + 1])
+            for k in range(len(weights) - 1, -1, -1):
+                torch.bmm(activations[k + 1], activations[k].mT, out=gradients[k])
+                if k > 0:
+                    torch.bmm(weights[k].mT, activations[k + 1], out=activations[k])
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return seconds(products) / repeats
+
+
 def flops_of(samples: int, dims: list[int]) -> float:
     """Of one step of one network: two products a layer and, beyond the first layer, a third."""
     sizes = [above * below for below, above in itertools.pairwise(dims)]

@@ -31,6 +31,24 @@ class _Tile(NamedTuple):
     first_delta: Tensor | None
 
 
+def replayable(work: Callable[[], None], device: torch.device) -> Callable[[], object]:
+    """``work``, on a GPU as one graph of its kernels: the starts of small ones cost more than they themselves.
+
+    It is run twice, and must always read and write the same memory.
+    """
+    if device.type != "cuda":
+        return work
+    aside = torch.cuda.Stream(device)
+    aside.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(aside):  # what libraries allocate at their first use is not to be captured
+        work()
+    torch.cuda.current_stream(device).wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
 class Gradient:
     """Gradient of L(θ) = mean_i ℓ(y_i f(x_i)) for a batch of members, without autograd.
 
@@ -87,6 +105,7 @@ class Gradient:
         ]
         columns = inputs.mT.contiguous() if same_inputs else inputs.mT
         self.tiles = [self._tile(inputs, columns, labels, *part) for part in parts]
+        self._replay = replayable(self._find, inputs.device)
 
     def _tile(self, inputs: Tensor, columns: Tensor, labels: Tensor, members: slice, samples: slice) -> _Tile:
         sizes = members.stop - members.start, samples.stop - samples.start
@@ -117,6 +136,10 @@ class Gradient:
 
     def __call__(self) -> list[Tensor]:
         """``scale`` times ∇_k L(θ) for every layer, of the shapes of the weights, valid until the next call."""
+        self._replay()
+        return self.gradients
+
+    def _find(self) -> None:
         if self.network.hidden:
             torch.mul(self.weights[-1].mT, self.weights[-2], out=self.back[-1])
         for tile in self.tiles:
@@ -124,7 +147,6 @@ class Gradient:
             self._backward(tile)
         if self.network.hidden:
             self._multiply_last()
-        return self.gradients
 
     def _multiply_last(self) -> None:
         """∇W_K from B h_{K-2}ᵀ, which then becomes ∇W_{K-1}, as B becomes δ_{K-1}."""

@@ -1,0 +1,103 @@
+"""Training on a GPU beside two cores of its machine, and how far what it finds is from what they find.
+
+usage: python benchmarks/gpu.py [--small]
+
+Without a GPU it says so, and leaves ``gpu.json`` as it is.
+"""
+
+import sys
+
+import numpy as np
+import torch
+
+from comparison import Row, medians, on_one_thread, row, show
+from decaymerge import jobs, store, train
+from training import CPU, data_of, experiment, flops_of, products_of, step_of
+
+SMALL = "--small" in sys.argv
+STEPS = 20 if SMALL else 1000
+REPEATS = 1 if SMALL else 5
+DIMS = [50, 100, 100, 1]
+PAPER_SIZE = {"dim": 100, "samples": 1000}
+
+
+def paper_size(device: torch.device, blocks: tuple[int, ...]) -> list[Row]:
+    """The paper's size, in blocks of so many seeds, a seed's time against that of two cores."""
+    settings = experiment([100, 100], 10, PAPER_SIZE)
+    (core,) = medians(step_of(settings, data_of(settings), max(1, STEPS // 10)), repeats=REPEATS)
+    rows = []
+    for seeds in blocks:
+        settings = experiment([100, 100], seeds, PAPER_SIZE)
+        step, products = medians(
+            step_of(settings, data_of(settings), STEPS, device),
+            lambda seeds=seeds: products_of(1000, DIMS, seeds, STEPS, device),
+            repeats=REPEATS,
+        )
+        rate = seeds * flops_of(1000, DIMS) / step / 1e12
+        rows.append(
+            row(
+                f"the paper's size on a GPU, {seeds} seeds",
+                core / 20 * seeds / step,
+                f"two cores, {core / 20 * seeds * 1e3:.2f} ms a step against {step * 1e3:.3f}, {rate:.1f} TFLOP/s",
+                f"{core / 20 * seeds / products:.1f}, the products alone",
+            )
+        )
+    return rows
+
+
+def small_networks(device: torch.device, blocks: tuple[int, ...]) -> list[Row]:
+    """Figure 2's networks, in blocks of so many, one's time against that of two cores."""
+    sizes = {"dim": 20, "samples": 1000, "overlap": "same"}
+    training = {"method": "sgd", "step_size": 0.1, "batch_size": 100}
+    settings = experiment([10, 10], 50, sizes, training)
+    (core,) = medians(step_of(settings, data_of(settings), STEPS), repeats=REPEATS)
+    rows = []
+    for members in blocks:
+        settings = experiment([10, 10], members, sizes, training)
+        (step,) = medians(step_of(settings, data_of(settings), STEPS, device), repeats=REPEATS)
+        rows.append(
+            row(
+                f"small networks on a GPU, {members} members",
+                core / 100 * members / step,
+                f"two cores, {core / 100 * members * 1e6:.0f} us a step against {step * 1e6:.0f}",
+                "minibatches, which are drawn on the processor",
+            )
+        )
+    return rows
+
+
+def deviation(device: torch.device, dtype: str) -> Row:
+    """Largest difference of any weight at any kept step from the CPU's, against the largest weight of its layer."""
+    training = {"steps": 2 * STEPS, "checkpoints": 10, "dtype": dtype}
+    settings = experiment([100, 100], 3, PAPER_SIZE, training)
+    job, data = jobs.train_job("benchmark", settings, "a", "0.001"), data_of(settings)
+    here, there = (store.with_whole_first_layer(train.train(job, data, where)) for where in (CPU, device))
+    found = max(
+        float(np.abs(there[name] - here[name]).max() / np.abs(here[name]).max())
+        for name in ("W1", "W2", "W3")
+    )
+    return row(
+        f"weights after {2 * STEPS} steps in {dtype}", None, f"those of the CPU, {found:.1e} off", "rounding"
+    )
+
+
+def main() -> None:
+    """Run all comparisons where there is a GPU."""
+    if not torch.cuda.is_available():
+        print("no GPU: not measured here; what was kept stands in benchmarks/gpu.json")
+        return
+    on_one_thread()
+    torch.set_flush_denormal(True)
+    device = torch.device("cuda")
+    print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}")
+    rows = [
+        *paper_size(device, (1, 10, 30, 100, 300)),
+        *small_networks(device, (10, 50, 500)),
+        deviation(device, "float32"),
+        deviation(device, "float64"),
+    ]
+    show(rows, None if SMALL else "gpu")
+
+
+if __name__ == "__main__":
+    main()
