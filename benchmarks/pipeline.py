@@ -86,7 +86,7 @@ def whole_run(folder: Path) -> list[Row]:
     (again,) = medians(lambda: seconds(snakemake), repeats=REPEATS)
     return [
         row(
-            f"{CONFIG.stem} run",
+            "smoke run" if SMALL else "default run",
             found.commands / found.cores / found.wall,
             f"its commands' own time on {found.cores} cores, {found.commands / found.cores:.0f} s against"
             f" {found.wall:.0f} s, {took:.0f} s with Snakemake's start",
