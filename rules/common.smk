@@ -11,6 +11,7 @@ from snakemake.exceptions import WorkflowError
 
 from decaymerge import demand, jobs
 from decaymerge.config import check
+from decaymerge.datasets import OwnTask
 from decaymerge.experiments import experiment_pairs
 from decaymerge.errors import UserError
 from decaymerge.fetch import model as models
@@ -97,7 +98,16 @@ def real_data(wildcards):
     task = EXPERIMENTS[wildcards.experiment].named_tasks[wildcards.task]
     if task.dataset == "fashion_mnist":
         return [rules.fetch_fashion_mnist.output.images, rules.fetch_fashion_mnist.output.labels]
-    return []
+    return [task.file] if isinstance(task, OwnTask) else []
+
+
+for name, experiment in EXPERIMENTS.items():
+    for task, settings in experiment.named_tasks.items():
+        if isinstance(settings, OwnTask) and not Path(settings.file).is_file():
+            raise WorkflowError(
+                f"experiments.{name}: task {task} needs {settings.file}, which is no file in {Path.cwd()};"
+                " give its whole path, or one from that folder"
+            )
 
 
 def tasks_settings(wildcards):

@@ -48,7 +48,55 @@ class FashionMnistTask(Settings):
         return self.pixels * tasks
 
 
-TaskSettings = Annotated[GaussianTask | FashionMnistTask, Field(discriminator="dataset")]
+class OwnTask(Settings):
+    """What tasks with data of one's own have in common."""
+
+    dim: Size
+    """Input dimension of the data."""
+    samples: Size
+    """Training samples n of one task, drawn anew for each seed."""
+    padded: bool = False
+    """Give each task of the experiment its own block of ``dim`` coordinates, so that tasks are orthogonal."""
+    normalised: bool = False
+    """Scale each input to norm 1, as those of the paper are."""
+
+    def input_dim(self, tasks: int) -> int:
+        """Dimension d of the inputs, with the blocks of the other tasks where they are padded."""
+        return self.dim * tasks if self.padded else self.dim
+
+
+class FileTask(OwnTask):
+    """Data of a file: arrays ``inputs`` (sample, feature) and binary ``labels`` (sample)."""
+
+    dataset: Literal["file"]
+    path: Annotated[str, Field(pattern=r"^[^{}]+\.(npz|nc)$")]
+    """NumPy's ``.npz``, or NetCDF (``.nc``); relative to the folder that the run works in."""
+
+    @property
+    def file(self) -> str:
+        """What the data are made from."""
+        return self.path
+
+
+class FunctionTask(OwnTask):
+    """Data that a Python function makes: ``make(rng, samples, **arguments)`` returns inputs and binary labels."""
+
+    dataset: Literal["function"]
+    function: Annotated[str, Field(pattern=r"^[^{}]+\.py:[A-Za-z_]\w*$")]
+    """``file.py:name``; the file is relative to the folder that the run works in. ``rng`` is a
+    ``numpy.random.Generator`` of this task and seed alone."""
+    arguments: dict[str, str | bool | int | float] = Field(default_factory=dict)
+    """Further arguments by name."""
+
+    @property
+    def file(self) -> str:
+        """What the data are made from."""
+        return self.function.rpartition(":")[0]
+
+
+TaskSettings = Annotated[
+    GaussianTask | FashionMnistTask | FileTask | FunctionTask, Field(discriminator="dataset")
+]
 NamedTasks = Annotated[dict[Name, TaskSettings], Field(min_length=1, max_length=26)]
 
 

@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 
 from decaymerge import evaluate, jobs, merge, store, tasks, train
+from decaymerge.datasets import OwnTask
 from decaymerge.errors import UserError
 from decaymerge.fetch.fashion_mnist import SHA256
 
@@ -89,6 +90,10 @@ def remade_tasks(path: Path, cache: Path) -> xr.Dataset:
         files = [cache / "fashion_mnist" / name for name in list(SHA256)[:2]]
         if missing := [file for file in files if not file.is_file()]:
             raise UserError(f"{missing[0]} is missing; give --cache, or run: snakemake {missing[0]}")
+    if isinstance(job.settings, OwnTask):
+        files = [path.parents[4] / job.settings.file]  # the folder that the run worked in
+        if not files[0].is_file():
+            raise UserError(f"{path} was made from {files[0]}, which is missing; put it there again")
     return tasks.make(job, files)
 
 

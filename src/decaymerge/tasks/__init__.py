@@ -11,15 +11,18 @@ from decaymerge.jobs import TasksJob
 from decaymerge.seeding import generator
 from decaymerge.tasks.fashion_mnist import fashion_mnist
 from decaymerge.tasks.gaussian import gaussian
+from decaymerge.tasks.own import from_file, from_function
 
 Sample = tuple[np.ndarray, np.ndarray]
 
 DATASETS: dict[str, Callable[[TasksJob, np.random.Generator, Sequence[Path]], Sample]] = {
     "gaussian": gaussian,
     "fashion_mnist": fashion_mnist,
+    "file": from_file,
+    "function": from_function,
 }
-"""A dataset returns inputs (sample, feature) on the unit sphere and labels ±1 (sample), from the job's settings,
-a random stream of its own, and the files of real data that it needs."""
+"""A dataset returns inputs (sample, feature) and labels ±1 (sample), from the job's settings, a random stream of
+its own, and the files that it needs."""
 
 
 def make(job: TasksJob, files: Sequence[Path]) -> xr.Dataset:
@@ -34,4 +37,4 @@ def make(job: TasksJob, files: Sequence[Path]) -> xr.Dataset:
         },
         coords={"seed": job.seeds},
     )
-    return store.describe(made, {"inputs": "inputs on the unit sphere", "labels": "binary labels, -1 or 1"})
+    return store.describe(made, {"inputs": "inputs", "labels": "binary labels, -1 or 1"})
