@@ -1,7 +1,7 @@
-"""The whole idea in plain PyTorch: train two networks with weight decay, add their weights; the sum does both tasks.
+"""The whole idea in plain PyTorch: train two networks with weight decay, sum their weights, and it does both tasks.
 
-This is seed 0 of the experiment ``independent`` of config/config.yaml, drawn by the same calls of numpy, so that its
-numbers are the workflow's to rounding. ``python examples/minimal.py`` takes about a quarter of a minute.
+This is seed 0 of the experiment ``independent`` of config/config.yaml, drawn by the same calls of numpy, so that
+its numbers are the workflow's to rounding. ``python examples/minimal.py`` takes about a quarter of a minute.
 """
 
 from hashlib import sha256
@@ -32,7 +32,7 @@ def data(task: str) -> tuple[Tensor, Tensor]:
 
 
 def margins(weights: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """y f(x) of each sample, f(x) = W_3 max(0, W_2 max(0, W_1 x))."""
+    """Y f(x) of each sample, f(x) = W_3 max(0, W_2 max(0, W_1 x))."""
     for weight in weights[:-1]:
         x = (x @ weight.T).relu()
     return y * (x @ weights[-1].T).squeeze(1)

@@ -44,7 +44,7 @@ INSTEAD = {
     "decaymerge verify results --members 5 --tolerance 1e-3": "decaymerge verify results --members 1"
     " --tolerance 1e-3",
 }
-"""Commands that a test cannot run as they stand, for their time, their network or their cluster, and what it runs."""
+"""Commands that a test cannot run as they stand, for time, network or cluster, and what it runs instead."""
 
 
 class Block(NamedTuple):
@@ -188,3 +188,10 @@ def test_the_parts_of_a_first_layer_are_put_together_as_the_page_says(smoke: Wor
         basis, outside = parts.W1_basis.values[:, None], parts.W1_outside.values[:, None]
         whole = parts.W1_coordinates.values @ basis + parts.W1_decay.values[..., None, None] * outside
     assert np.allclose(whole, read(path).W1.values, rtol=1e-5, atol=1e-6)
+
+
+def test_report_of_a_run_that_is_not_complete_is_refused_in_one_line(checkout: Path) -> None:
+    with pytest.raises(AssertionError, match=r"make: runs/none/results is not complete") as refused:
+        run(checkout, "make report RUN=runs/none CONFIG=config/smoke.yaml")
+    lines = [line for line in str(refused.value).splitlines() if line.startswith("make: ")]
+    assert len(lines) == 1 and not (checkout / "runs/none/results").exists()

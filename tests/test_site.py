@@ -47,14 +47,16 @@ def page(browser: Browser) -> Page:
 
 def test_every_page_opens_without_an_error_and_asks_nobody_else(page: Page, site: Path, address: str) -> None:
     troubles: list[str] = []
-    page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on("requestfailed", lambda request: troubles.append(request.url))
-    page.on("response", lambda answer: troubles.append(answer.url) if answer.status >= 400 else None)
-    page.on(
-        "request",
-        lambda request: None if request.url.startswith((address, "data:", "blob:")) else troubles.append(request.url),
-    )
+
+    def note(bad: bool, what: str) -> None:
+        if bad:
+            troubles.append(what)
+
+    page.on("console", lambda message: note(message.type in ("error", "warning"), message.text))
+    page.on("pageerror", lambda error: note(True, str(error)))
+    page.on("requestfailed", lambda request: note(True, request.url))
+    page.on("response", lambda answer: note(answer.status >= 400, answer.url))
+    page.on("request", lambda sent: note(not sent.url.startswith((address, "data:", "blob:")), sent.url))
     pages = sorted(path.parent.relative_to(site) for path in site.rglob("index.html"))
     assert len(pages) >= 13
     for path in pages:
@@ -100,7 +102,17 @@ def test_every_setting_is_in_the_reference(page: Page, address: str) -> None:
 def test_every_command_is_in_the_reference(page: Page, address: str) -> None:
     page.goto(f"{address}reference/commands/")
     text = page.inner_text("article")
-    for command in ("tasks", "train", "merge", "scan", "verify", "inspect", "check", "overview", "fetch-model"):
+    for command in (
+        "tasks",
+        "train",
+        "merge",
+        "scan",
+        "verify",
+        "inspect",
+        "check",
+        "overview",
+        "fetch-model",
+    ):
         assert f"decaymerge {command}" in text
     assert "--max-memory" in text
 

@@ -1,4 +1,4 @@
-"""The reference pages that are made from the code: every setting from its pydantic model, every command from Typer."""
+"""Reference pages that are made from the code: every setting from its pydantic model, every command from Typer."""
 
 import subprocess
 import sys
@@ -60,7 +60,9 @@ def _references(value: Any, where: str) -> Iterator[tuple[str, str]]:
             yield where, value["$ref"].rsplit("/", 1)[1]
         for key, part in value.items():
             named = key in ("additionalProperties", "patternProperties")
-            yield from _references(part, f"{where}.NAME" if named else where) if key != "discriminator" else ()
+            yield from (
+                _references(part, f"{where}.NAME" if named else where) if key != "discriminator" else ()
+            )
     elif isinstance(value, list):
         for part in value:
             yield from _references(part, where)
@@ -91,13 +93,17 @@ def _kind(value: Schema) -> str:
         return " or ".join(f"`{one}`" for one in value.get("enum", [value.get("const")]))
     for either in ("anyOf", "oneOf"):
         if either in value:
-            return " or ".join(dict.fromkeys(_kind(one) for one in value[either] if one.get("type") != "null"))
+            return " or ".join(
+                dict.fromkeys(_kind(one) for one in value[either] if one.get("type") != "null")
+            )
     if value["type"] == "array":
         return f"list of {_kind(value['items'])}"
     if value["type"] == "object":
         (inner,) = value.get("patternProperties", {"": value.get("additionalProperties")}).values()
         return f"mapping from names to {_kind(inner)}"
-    return {"integer": "whole number", "string": "text", "boolean": "true or false"}.get(value["type"], "number")
+    return {"integer": "whole number", "string": "text", "boolean": "true or false"}.get(
+        value["type"], "number"
+    )
 
 
 def _default(key: str, value: Schema, required: list[str]) -> str:

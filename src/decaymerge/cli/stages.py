@@ -209,7 +209,9 @@ def report(
 def overview(
     output: Annotated[Path, typer.Argument(help="Page to write.")],
     settings: Annotated[str, typer.Option("--settings", help="The configuration, as JSON.")],
-    results: Annotated[list[Path] | None, typer.Argument(help="Results of the run, scans among them.")] = None,
+    results: Annotated[
+        list[Path] | None, typer.Argument(help="Results of the run, scans among them.")
+    ] = None,
 ) -> None:
     """Write the page of a run's settings, of its scans' tables, and of where its results come from."""
     from decaymerge import jobs

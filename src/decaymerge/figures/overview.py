@@ -30,14 +30,15 @@ def write_overview(config: Config, results: Sequence[Path], output: Path) -> Non
         if "role" in result.dims:
             scans.append({"name": path.stem, "of": result.attrs["architecture"], "rows": _rows(result)})
     settings = yaml.safe_dump(
-        config.model_dump(mode="json", exclude_unset=True), sort_keys=False, width=110, default_flow_style=None
+        config.model_dump(mode="json", exclude_unset=True),
+        sort_keys=False,
+        width=110,
+        default_flow_style=None,
     )
     environment = Environment(
         loader=PackageLoader("decaymerge.figures"), autoescape=True, keep_trailing_newline=True
     )
-    page = environment.get_template("overview.html").render(
-        origins=origins, settings=settings, scans=scans
-    )
+    page = environment.get_template("overview.html").render(origins=origins, settings=settings, scans=scans)
     with whole(output) as temporary:
         temporary.write_text(page)
 
