@@ -14,8 +14,8 @@ from decaymerge import jobs, store
 from decaymerge.config import check
 from decaymerge.experiments import Experiment
 
-TOLERANCE = 0.02
-"""Relative, of losses after 6000 steps in float32: rounding differs, and grows at the kinks of ReLU."""
+TOLERANCE = 0.01
+"""Relative, of losses after 6000 steps in float32: rounding differs (0.0024 here), and grows at the kinks of ReLU."""
 
 
 @pytest.fixture(scope="module")

@@ -120,5 +120,6 @@ def test_every_command_is_in_the_reference(page: Page, address: str) -> None:
 def test_search_finds_a_page(page: Page, address: str) -> None:
     page.set_viewport_size({"width": 1280, "height": 900})
     page.goto(address)
-    page.locator("input.md-search__input").fill("denormal")
+    page.locator("input.md-search__input").click()
+    page.keyboard.type("denormal")
     page.locator(".md-search-result__item", has_text="Troubleshooting").first.wait_for()
