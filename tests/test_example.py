@@ -15,7 +15,7 @@ from decaymerge.config import check
 from decaymerge.experiments import Experiment
 
 TOLERANCE = 0.01
-"""Relative, of losses after 6000 steps in float32 (0.0024 here): rounding differs, and grows at the kinks of ReLU."""
+"""Relative, of losses after 6000 float32 steps (0.0024 here): rounding differs, and grows at the kinks of ReLU."""
 
 
 @pytest.fixture(scope="module")
