@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+export NO_MKDOCS_2_WARNING := 1
 
 # The lock file guards the folder against a second run; it goes with the process, so a killed run leaves none,
 # and Snakemake's own lock, which would stay behind, can be taken off.
@@ -10,7 +11,7 @@ run = mkdir -p $(1) && flock --nonblock --close --conflict-exit-code 75 $(1)/.ma
 	'snakemake --directory $(1) --configfile $(2) --unlock --quiet && snakemake --directory $(1) --configfile $(2) $(ARGS)' \
 	|| { code=$$?; [ $$code = 75 ] && echo "make: another run is working in $(1); wait for it or stop it" >&2; exit $$code; }
 
-.PHONY: default smoke paper test slurm-test fault-test browser check bench lint format lock schema clean
+.PHONY: default smoke paper report docs test slurm-test fault-test browser check bench lint format lock schema clean
 
 default: $(INSTALLED)
 	@$(call run,.,config/config.yaml)
@@ -20,6 +21,23 @@ smoke: $(INSTALLED)
 
 paper: $(INSTALLED)
 	@$(call run,runs/paper,config/paper.yaml)
+
+RUN ?= .
+CONFIG ?= config/config.yaml
+of_run = snakemake --directory $(RUN) --configfile $(CONFIG) --nolock
+
+# One HTML file of a finished run: make report RUN=runs/smoke CONFIG=config/smoke.yaml
+report: $(INSTALLED)
+	@$(of_run) --dry-run 2>&1 | grep -q "Nothing to be done" \
+		|| { echo "make: $(RUN)/results is not complete, or older than $(CONFIG) and the code; run it first," \
+			"then give the same command again" >&2; exit 1; }
+	@$(of_run) --quiet all -- results/overview.html
+	@$(of_run) --quiet all --report results/report.html -- all results/overview.html
+	@echo "make: the report is $(RUN)/results/report.html"
+
+# The documentation, to site/index.html; a link that leads nowhere is an error.
+docs: $(INSTALLED)
+	mkdocs build
 
 test: $(INSTALLED) browser
 	pytest -m "not default_run and not slurm and not faults" $(ARGS)
@@ -59,15 +77,16 @@ bench: $(INSTALLED)
 	python benchmarks/scan.py .venv-bench/bin/python $(ARGS)
 
 lint: $(INSTALLED)
-	ruff check src tests benchmarks
-	ruff format --check src tests benchmarks
+	ruff check src tests benchmarks examples docs/hooks
+	ruff format --check src tests benchmarks examples docs/hooks
 	snakefmt --check Snakefile rules
 	snakemake --lint
 	mypy
+	mkdocs build
 
 format: $(INSTALLED)
-	ruff check --fix src tests benchmarks
-	ruff format src tests benchmarks
+	ruff check --fix src tests benchmarks examples docs/hooks
+	ruff format src tests benchmarks examples docs/hooks
 	snakefmt Snakefile rules
 
 schema: $(INSTALLED)
@@ -92,4 +111,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf results logs runs .snakemake .pytest_cache .mypy_cache .ruff_cache benchmarks/*/
+	rm -rf results logs runs site .snakemake .pytest_cache .mypy_cache .ruff_cache benchmarks/*/

@@ -255,3 +255,34 @@ rule figures:
         expand(rules.draw_experiment.output, experiment=DRAWN_ALONE),
     message:
         "All figures are in results/figures"
+
+
+rule overview:
+    input:
+        results=expand(rules.gather.output, experiment=[*FIGURE2, *FIGURE3, *DRAWN_ALONE])
+        + expand(rules.check_claims.output.traces, experiment=CLAIMED)
+        + expand(rules.scan_model.output, model=MODELS),
+        code=modules("figures", "store"),
+    output:
+        report(
+            "results/overview.html",
+            caption="../report/overview.rst",
+            category="Run",
+            labels={"page": "settings, scans, origin"},
+        ),
+    log:
+        "logs/figures/overview.log",
+    benchmark:
+        "benchmarks/figures/overview.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=megabytes(demand.figure([])),
+        runtime=minutes(demand.figure([])),
+    params:
+        settings=CONFIG.model_dump_json(exclude_unset=True),
+    message:
+        "Write the page of settings, scans and origin, for the report"
+    shell:
+        "decaymerge overview {output} {input.results} --settings {params.settings:q} > {log} 2>&1"

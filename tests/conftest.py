@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import xarray as xr
 import yaml
+from playwright.sync_api import Browser, sync_playwright
 
 from decaymerge import store
 from decaymerge.fetch import fashion_mnist
@@ -94,6 +96,16 @@ def finished(smoke: Workflow) -> Iterator[Workflow]:
     """The finished smoke run, whose configuration a test may change: it is put back afterwards."""
     yield smoke
     smoke.config = smoke_config()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    executable = shutil.which("chromium")
+    assert executable, "Chromium is needed to look at pages; on Debian: apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import tomllib
 from copy import deepcopy
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from hypothesis import given
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from conftest import REPOSITORY, Workflow, smoke_config
 from decaymerge import jobs
-from decaymerge.config import Config, check
+from decaymerge.config import check, json_schema
 from decaymerge.errors import UserError
 from decaymerge.experiments import Experiment, experiment_pairs
 
@@ -236,9 +237,20 @@ def test_shipped_configurations_are_valid(name: str) -> None:
 
 
 def test_schema_is_current() -> None:
-    assert json.loads((REPOSITORY / "config/schema.json").read_text()) == Config.model_json_schema(), (
+    assert json.loads((REPOSITORY / "config/schema.json").read_text()) == json_schema(), (
         "config/schema.json is stale: make schema"
     )
+
+
+def test_schema_has_the_limits_in_words_that_editors_know() -> None:
+    training = json_schema()["$defs"]["Training"]["properties"]
+    assert training["step_size"]["exclusiveMinimum"] == 0 and training["steps"]["minimum"] == 1
+    assert training["weight_decay"]["items"]["minimum"] == 0 and "ge" not in str(json_schema()).split("'")
+    wrong = smoke_config()
+    jsonschema.validate(wrong, json_schema())
+    wrong["experiments"]["independent"]["training"]["step_size"] = 0
+    with pytest.raises(jsonschema.ValidationError, match="0 is less than or equal to the minimum"):
+        jsonschema.validate(wrong, json_schema())
 
 
 def _names(requirements: list[str]) -> set[str]:

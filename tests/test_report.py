@@ -1,25 +1,14 @@
 """The page of claims and Snakemake's report, in a real browser, the page on a wide and on a narrow window."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+import yaml
+from playwright.sync_api import Browser, Page
 
-from conftest import Workflow
-from decaymerge import claims
+from conftest import Workflow, smoke_config
+from decaymerge import claims, store
 from decaymerge.figures.report import MEANINGS, with_formulas
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    executable = shutil.which("chromium")
-    assert executable, "Chromium is needed to look at pages; on Debian: apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +118,26 @@ def test_snakemake_report_has_every_figure_and_claim(
     (row,) = (row for row in rows if row.startswith("identity\t"))
     assert row.split("\t")[1:3] == ["ours", "equality 2"]
     assert not errors
+
+
+def test_report_of_a_run_has_its_settings_scans_and_origin(
+    browser: Browser, smoke: Workflow, tmp_path: Path
+) -> None:
+    """As `make report` makes it: the page under Run is asked for beside all others."""
+    smoke.run("results/overview.html")
+    smoke.run("--report", str(tmp_path / "report.html"), "all", "results/overview.html")
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    page.get_by_text("Run", exact=True).click()
+    page.locator("tbody tr", has_text="settings, scans, origin").locator("a, button").first.click()
+    shown = page.frame_locator("iframe")
+    assert "results by decaymerge" in shown.locator("#origin + p").inner_text()
+    settings = yaml.safe_load(shown.locator("pre").inner_text())
+    assert settings["experiments"]["weight_decay"] == smoke_config()["experiments"]["weight_decay"]
+    rows = shown.locator("table.scan tbody tr").all_inner_texts()
+    scan = store.read(smoke.folder / "results/scan/tiny_bert.nc")
+    assert len(rows) == scan.sizes["layer"]
+    norm, rank = (float(scan[name].sel(layer=0, role="Q")) for name in ("frobenius_norm", "stable_rank"))
+    assert f"{norm:.4g} / {rank:.3g}" in rows[0]
+    page.get_by_text("Statistics", exact=True).click()
+    assert page.locator("canvas, svg.marks").first.is_visible()

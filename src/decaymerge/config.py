@@ -4,13 +4,22 @@
 it needs, see ``jobs.py``. Unknown keys are errors.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from decaymerge.datasets import GaussianTask
 from decaymerge.experiments import Experiment
-from decaymerge.settings import Name, PositiveNumber, Settings, WeightDecay, Whole, refuse, validate
+from decaymerge.settings import (
+    JsonSchema,
+    Name,
+    PositiveNumber,
+    Settings,
+    WeightDecay,
+    Whole,
+    refuse,
+    validate,
+)
 
 SOURCE = r"^(hub:[\w.-]+/[\w.-]+(@[\w./-]+)?|pypi:[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9._+!-]+|path:.+)$"
 
@@ -163,3 +172,8 @@ def check(raw: object) -> Config:
         UserError: one line for each wrong setting: its key, its value and what is allowed.
     """
     return validate(Config, raw)
+
+
+def json_schema() -> dict[str, Any]:
+    """The configuration as a JSON schema, for editors and the reference."""
+    return Config.model_json_schema(schema_generator=JsonSchema)

@@ -4,6 +4,7 @@ import functools
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,9 +26,9 @@ def provenance() -> dict[str, str]:
     }
 
 
-def made_by() -> str:
-    """The same in one line."""
-    found = provenance()
+def made_by(attributes: Mapping[str, str] | None = None) -> str:
+    """The same in one line, of this process or of a result's attributes."""
+    found = provenance() if attributes is None else attributes
     state = {"yes": "clean", "no": "with changes", "unknown": "unknown"}[found["code_clean"]]
     versions = ", ".join(f"{name} {found[name.lower()]}" for name in PACKAGES[1:])
     return (

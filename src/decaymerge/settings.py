@@ -16,7 +16,8 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from decaymerge.errors import UserError
 
@@ -43,6 +44,25 @@ class Settings(BaseModel):
                         f"unknown key {key} = {value[key]!r}{hint} (allowed: {', '.join(cls.model_fields)})"
                     )
         return value
+
+
+LIMITS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+
+
+class JsonSchema(GenerateJsonSchema):
+    """JSON schema in whose words all limits stand: pydantic leaves its own where a validator goes before them."""
+
+    def generate(self, schema: CoreSchema, mode: JsonSchemaMode = "validation") -> JsonSchemaValue:
+        """The schema of a model."""
+        return _in_json_words(super().generate(schema, mode))
+
+
+def _in_json_words(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_in_json_words(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {LIMITS.get(key, key): _in_json_words(value) for key, value in schema.items()}
 
 
 def _number(value: Any) -> Any:

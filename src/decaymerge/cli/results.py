@@ -66,6 +66,6 @@ def check(path: Annotated[Path, typer.Argument(help="Configuration, YAML.")]) ->
 @app.command()
 def schema() -> None:
     """Print the JSON schema of the configuration, for editors."""
-    from decaymerge.config import Config
+    from decaymerge.config import json_schema
 
-    print(json.dumps(Config.model_json_schema(), indent=2, ensure_ascii=False))
+    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))

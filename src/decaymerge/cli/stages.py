@@ -203,3 +203,19 @@ def report(
         raise UserError(f"{len(traces or [])} traces were given for {len(job.names)} experiments")
     read = {name: store.read(path, "claim") for name, path in zip(job.names, traces or [], strict=True)}
     write_report(job, claims_stage.read(checked), read, output)
+
+
+@app.command()
+def overview(
+    output: Annotated[Path, typer.Argument(help="Page to write.")],
+    settings: Annotated[str, typer.Option("--settings", help="The configuration, as JSON.")],
+    results: Annotated[
+        list[Path] | None, typer.Argument(help="Results of the run, scans among them.")
+    ] = None,
+) -> None:
+    """Write the page of a run's settings, of its scans' tables, and of where its results come from."""
+    from decaymerge import jobs
+    from decaymerge.config import Config
+    from decaymerge.figures.overview import write_overview
+
+    write_overview(jobs.parse(Config, settings), results or [], output)

@@ -1,0 +1,125 @@
+"""The documentation as a site, in a real browser."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from conftest import REPOSITORY
+from decaymerge.config import json_schema
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """A server that prints nothing."""
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built: a warning, as of a link that leads nowhere, is an error."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser) -> Page:
+    return browser.new_page()
+
+
+def test_every_page_opens_without_an_error_and_asks_nobody_else(page: Page, site: Path, address: str) -> None:
+    troubles: list[str] = []
+
+    def note(bad: bool, what: str) -> None:
+        if bad:
+            troubles.append(what)
+
+    page.on("console", lambda message: note(message.type in ("error", "warning"), message.text))
+    page.on("pageerror", lambda error: note(True, str(error)))
+    page.on("requestfailed", lambda request: note(True, request.url))
+    page.on("response", lambda answer: note(answer.status >= 400, answer.url))
+    page.on("request", lambda sent: note(not sent.url.startswith((address, "data:", "blob:")), sent.url))
+    pages = sorted(path.parent.relative_to(site) for path in site.rglob("index.html"))
+    assert len(pages) >= 13
+    for path in pages:
+        page.goto(f"{address}{path}/" if path.name else address, wait_until="networkidle")
+        assert page.locator("h1").first.is_visible()
+        images = page.locator("article img").evaluate_all("all => all.map(one => one.naturalWidth)")
+        assert all(width > 100 for width in images), path
+        assert not troubles, f"{path}: {troubles}"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_formulas_are_mathml_and_the_page_fits(page: Page, address: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(f"{address}explanation/theory/")
+    text = page.inner_text("article")
+    assert "$" not in text and "\\" not in text and not page.locator(".arithmatex").count()
+    shown = page.locator("math[display=block]")
+    assert shown.count() >= 15 and page.locator("math").count() >= 40
+    box = shown.first.bounding_box()
+    assert box is not None and box["width"] > 100 and 10 < box["height"] < 200
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_formula_leads_to_its_function(page: Page, address: str) -> None:
+    page.goto(f"{address}explanation/theory/")
+    page.locator("article a", has_text="norm_preservation").first.click()
+    assert page.url.endswith("reference/library/#decaymerge.claims.stationary.norm_preservation")
+    assert "p^(K-k) B²" in page.inner_text("article")
+
+
+def test_every_setting_is_in_the_reference(page: Page, address: str) -> None:
+    page.goto(f"{address}reference/configuration/")
+    schema = json_schema()
+    models = {"Config": schema} | schema["$defs"]
+    for name, model in models.items():
+        rows = page.locator(f"#{name.lower()} ~ .md-typeset__scrollwrap").first.locator("tbody tr")
+        keys = [row.split("\t")[0] for row in rows.all_inner_texts()]
+        assert keys == list(model["properties"]), name
+    step_size = page.locator("tr", has=page.get_by_text("step_size", exact=True)).first.inner_text()
+    assert "number" in step_size and "required" in step_size and "> 0" in step_size and "η" in step_size
+
+
+def test_every_command_is_in_the_reference(page: Page, address: str) -> None:
+    page.goto(f"{address}reference/commands/")
+    text = page.inner_text("article")
+    for command in (
+        "tasks",
+        "train",
+        "merge",
+        "scan",
+        "verify",
+        "inspect",
+        "check",
+        "overview",
+        "fetch-model",
+    ):
+        assert f"decaymerge {command}" in text
+    assert "--max-memory" in text
+
+
+def test_search_finds_a_page(page: Page, address: str) -> None:
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.goto(address)
+    page.locator("input.md-search__input").click()
+    page.keyboard.type("denormal")
+    page.locator(".md-search-result__item", has_text="Troubleshooting").first.wait_for()
