@@ -113,6 +113,8 @@ def test_every_block_runs(document: str, checkout: Path, monkeypatch: pytest.Mon
     names: dict[str, Any] = {}
     printed = ""
     for block in blocks(document):
+        if block.title:
+            (checkout / block.title).write_text(block.text)
         if block.language == "sh":
             printed = "".join(run(checkout, INSTEAD.get(line, line)) for line in commands(block))
         elif block.language == "python":
@@ -121,8 +123,6 @@ def test_every_block_runs(document: str, checkout: Path, monkeypatch: pytest.Mon
             printed = output.getvalue()
         elif block.language == "yaml":
             check(yaml.safe_load(block.text))
-            if block.title:
-                (checkout / block.title).write_text(block.text)
         else:
             lines = {" ".join(line.split()) for line in printed.splitlines()}
             for expected in block.text.splitlines():
