@@ -59,15 +59,15 @@ bench: $(INSTALLED)
 	python benchmarks/scan.py .venv-bench/bin/python $(ARGS)
 
 lint: $(INSTALLED)
-	ruff check src tests benchmarks
-	ruff format --check src tests benchmarks
+	ruff check src tests benchmarks examples
+	ruff format --check src tests benchmarks examples
 	snakefmt --check Snakefile rules
 	snakemake --lint
 	mypy
 
 format: $(INSTALLED)
-	ruff check --fix src tests benchmarks
-	ruff format src tests benchmarks
+	ruff check --fix src tests benchmarks examples
+	ruff format src tests benchmarks examples
 	snakefmt Snakefile rules
 
 schema: $(INSTALLED)
