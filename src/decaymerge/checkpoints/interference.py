@@ -32,12 +32,13 @@ how sensitive the network is to each matrix; nor of layers further on, which get
 import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.sparse.linalg import svds
+from scipy.sparse.linalg import ArpackError, svds
 
 from decaymerge import store
 from decaymerge.checkpoints import Sources, is_embedding
@@ -49,8 +50,8 @@ from decaymerge.scan.spectral import frobenius_norm, spectral_norm
 COLLIDES = 0.25
 """Interference from which two networks are said to collide in a matrix; ours, not the paper's. Shallow networks
 that were trained on the same Gaussian inputs with other labels have .25 to .35."""
-DENSE = 1024
-"""Smaller dimension up to which a full decomposition is the faster one."""
+FEW = 0.05
+"""Share of the smaller dimension up to which Lanczos is faster than a full decomposition."""
 ROUNDING = 1e-4
 """A stable rank this close (relatively) above a whole number is that number: rank one is one direction."""
 LONG_NAMES = {
@@ -192,7 +193,8 @@ def leading_inputs(matrix: np.ndarray, count: int) -> np.ndarray:
     """The ``count`` leading right singular vectors of a matrix (out, in), as orthonormal columns (in, count)."""
     if count == 0:
         return np.zeros((matrix.shape[1], 0), matrix.dtype)
-    if min(matrix.shape) <= DENSE or count >= min(matrix.shape):
-        return np.linalg.svd(matrix, full_matrices=False)[2][:count].T
-    start = np.random.default_rng(0).standard_normal(min(matrix.shape)).astype(matrix.dtype)
-    return svds(matrix, k=count, v0=start, return_singular_vectors="vh")[2].T
+    if count <= FEW * min(matrix.shape):
+        start = np.random.default_rng(0).standard_normal(min(matrix.shape)).astype(matrix.dtype)
+        with suppress(ArpackError):  # as on a matrix of exactly that rank, which leaves it nothing to go on with
+            return svds(matrix, k=count, v0=start, return_singular_vectors="vh")[2].T
+    return np.linalg.svd(matrix, full_matrices=False)[2][:count].T
