@@ -103,6 +103,15 @@ class ScanJob(Settings):
     spectrum: bool
 
 
+class CheckpointsJob(Settings):
+    """Merging of checkpoints, and the prediction of their interference."""
+
+    models: Annotated[list[str], Field(min_length=2)]
+    """Sources, as they were given."""
+    base: str | None
+    method: MergeSettings
+
+
 def format_weight_decay(weight_decay: float) -> str:
     """λ as it stands in file names: the shortest text that reads back as the same number, without ``.0``."""
     return repr(weight_decay + 0.0).removesuffix(".0")

@@ -1,6 +1,7 @@
 """Stage ``merge``: one network from several, layer by layer."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import xarray as xr
 
@@ -9,8 +10,9 @@ from decaymerge.errors import UserError
 from decaymerge.experiments import MergeSettings, merge_name
 from decaymerge.jobs import MergeJob
 
-Weights = xr.Dataset
-"""``W1 … WK`` with dims ``(seed, step, out_k, in_k)``; arithmetic acts on every layer, step and seed."""
+Weights = Any
+"""``W1 … WK`` with dims ``(seed, step, out_k, in_k)``, whose arithmetic acts on every layer, step and seed; or one
+matrix of a checkpoint."""
 
 
 def sum_weights(networks: Sequence[Weights]) -> Weights:
@@ -40,7 +42,7 @@ def merge(job: MergeJob, networks: Sequence[xr.Dataset]) -> xr.Dataset:
     layers = [network[[str(name) for name in network if str(name).startswith("W")]] for network in networks]
     try:
         with xr.set_options(arithmetic_join="exact", keep_attrs=True):
-            merged = [_apply(method, layers) for method in job.methods]
+            merged = [apply(method, layers) for method in job.methods]
             fixed = {str(name): layers[0][name] for name in layers[0] if int(str(name)[1:]) > job.trained}
             merged = [network.assign(fixed) for network in merged]
     except ValueError as error:
@@ -52,7 +54,8 @@ def merge(job: MergeJob, networks: Sequence[xr.Dataset]) -> xr.Dataset:
     )
 
 
-def _apply(method: MergeSettings, networks: Sequence[Weights]) -> Weights:
+def apply(method: MergeSettings, networks: Sequence[Weights]) -> Weights:
+    """One network from several by ``method``, one of ``METHODS`` with its settings."""
     if isinstance(method, str):
         return METHODS[method](networks)
     return METHODS[method.method](networks, **method.model_dump(exclude={"method"}))

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever happens to the process, the disk or the node."""
+"""Files and folders that are there whole or not at all, whatever happens to the process, the disk or the node."""
 
 import os
 import shutil
@@ -38,6 +38,37 @@ def whole(path: Path) -> Iterator[Path]:
         raise _refusal(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside ``path``; it becomes ``path``, empty or not there until then, at the end.
+
+    It goes away on an error, and so does what a killed writer has left there.
+
+    Raises:
+        UserError: it cannot be written, as on a full disk.
+    """
+    path = path.absolute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{path.name}.*.tmp"):
+            shutil.rmtree(left, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    except OSError as error:
+        raise _refusal(path, error) from None
+    try:
+        yield temporary
+        for written in temporary.iterdir():
+            with written.open("rb") as file:
+                os.fsync(file.fileno())
+            written.chmod(0o644)
+        temporary.chmod(0o755)
+        temporary.replace(path)
+    except OSError as error:
+        raise _refusal(path, error) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _refusal(path: Path, error: Exception) -> UserError:

@@ -23,7 +23,18 @@ from decaymerge.progress import progress_bar
 
 MANIFEST = "manifest.json"
 """Written last: a folder that holds it is complete."""
-WANTED = ("config.json", "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt")
+TOKENIZER = (
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+)
+WANTED = (
+    *("config.json", "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt"),
+    *TOKENIZER,
+)
 SILENCE_SECONDS = 20
 """How long the hub may say nothing."""
 ATTEMPTS = 2
@@ -173,7 +184,8 @@ def _from_hub(model: ScanModel, scratch: Path) -> dict[str, str]:
         raise UserError(
             f"{source} has neither *.safetensors nor pytorch_model*.bin; it has {', '.join(files)}"
         )
-    chosen = [*weights, *(file for file in files if file == "config.json" or file.endswith(".index.json"))]
+    small = ("config.json", "*.index.json", *TOKENIZER)
+    chosen = weights + [file for file in files if any(PurePosixPath(file).match(name) for name in small)]
     target = scratch / "checkpoint"
     digests = {}
     bar = progress_bar(name, len(chosen), "file")

@@ -10,6 +10,7 @@ from decaymerge.figures.experiment import draw_experiment
 from decaymerge.figures.figure1 import draw_figure1, table1
 from decaymerge.figures.figure2 import draw_figure2
 from decaymerge.figures.figure3 import draw_figure3
+from decaymerge.figures.interference import draw_interference
 from decaymerge.figures.overlap import draw_overlap
 from decaymerge.figures.style import save
 from decaymerge.jobs import FigureJob
@@ -22,11 +23,13 @@ FIGURES: dict[str, Callable[[FigureJob, Sequence[xr.Dataset]], Figure]] = {
     "figure3": draw_figure3,
     "experiment": draw_experiment,
     "overlap": draw_overlap,
+    "interference": draw_interference,
 }
 NEEDED = {
     "figure1": ["frobenius_norm", "layer_name"],
     "figure2": ["loss", "pair", "norm_ratio", "margin_error"],
     "overlap": ["interference"],
+    "interference": ["interference", "layer"],
     "figure3": ["loss", "pair", "stable_rank"],
     "experiment": ["loss", "pair", "stable_rank"],
     "table1": ["frobenius_norm", "layer_name"],
