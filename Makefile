@@ -10,7 +10,7 @@ run = mkdir -p $(1) && flock --nonblock --close --conflict-exit-code 75 $(1)/.ma
 	'snakemake --directory $(1) --configfile $(2) --unlock --quiet && snakemake --directory $(1) --configfile $(2) $(ARGS)' \
 	|| { code=$$?; [ $$code = 75 ] && echo "make: another run is working in $(1); wait for it or stop it" >&2; exit $$code; }
 
-.PHONY: default smoke paper test slurm-test fault-test browser check bench lint format lock schema clean
+.PHONY: default smoke paper beyond test slurm-test fault-test browser check bench lint format lock schema clean
 
 default: $(INSTALLED)
 	@$(call run,.,config/config.yaml)
@@ -20,6 +20,9 @@ smoke: $(INSTALLED)
 
 paper: $(INSTALLED)
 	@$(call run,runs/paper,config/paper.yaml)
+
+beyond: $(INSTALLED)
+	@$(call run,runs/beyond,config/beyond.yaml)
 
 test: $(INSTALLED) browser
 	pytest -m "not default_run and not slurm and not faults" $(ARGS)

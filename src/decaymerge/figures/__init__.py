@@ -6,11 +6,15 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
+from decaymerge.figures.depth import draw_depth
 from decaymerge.figures.experiment import draw_experiment
 from decaymerge.figures.figure1 import draw_figure1, table1
 from decaymerge.figures.figure2 import draw_figure2
 from decaymerge.figures.figure3 import draw_figure3
+from decaymerge.figures.layers import draw_layers
+from decaymerge.figures.many_tasks import draw_many_tasks
 from decaymerge.figures.overlap import draw_overlap
+from decaymerge.figures.phase import draw_phase
 from decaymerge.figures.style import save
 from decaymerge.jobs import FigureJob
 from decaymerge.provenance import made_by
@@ -22,11 +26,19 @@ FIGURES: dict[str, Callable[[FigureJob, Sequence[xr.Dataset]], Figure]] = {
     "figure3": draw_figure3,
     "experiment": draw_experiment,
     "overlap": draw_overlap,
+    "many_tasks": draw_many_tasks,
+    "depth": draw_depth,
+    "layers": draw_layers,
+    "phase": draw_phase,
 }
 NEEDED = {
     "figure1": ["frobenius_norm", "layer_name"],
     "figure2": ["loss", "pair", "norm_ratio", "margin_error"],
     "overlap": ["interference"],
+    "many_tasks": ["loss", "pair"],
+    "depth": ["loss", "pair"],
+    "layers": ["loss_increment", "cross_term"],
+    "phase": ["loss", "pair"],
     "figure3": ["loss", "pair", "stable_rank"],
     "experiment": ["loss", "pair", "stable_rank"],
     "table1": ["frobenius_norm", "layer_name"],
