@@ -5,6 +5,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.patches import Rectangle
 
 from conftest import Workflow
 from decaymerge import store
@@ -107,7 +108,7 @@ def test_layers_add_up_in_the_figure(beyond: Workflow) -> None:
     gap = summary.loss.sel(model="sum") - summary.loss.sel(model="own")
     expected = gap.isel(step=-1, pair=0).mean(("seed", "task"))
     for ax, value in zip(drawn.axes, [*expected.values] * 2, strict=True):
-        bars = [patch.get_height() for patch in ax.patches]
+        bars = [patch.get_height() for patch in ax.patches if isinstance(patch, Rectangle)]
         assert len(bars) == 4 and sum(bars) == pytest.approx(float(value), abs=3e-6)
 
 

@@ -48,7 +48,8 @@ def by_layer(
 
     ``loss_increment (crossing, layer, seed, step)`` adds up over ``layer`` to the loss of the sum minus the own
     loss, for each ``crossing``; ``output_increment`` is the mean |change of f|. ``cross_term (layer, seed, step)``
-    is ‖C_k h_{k-1}‖ / ‖W_k h_{k-1}‖ with the own network's activations h, root mean squares over samples.
+    is ‖C_k h_{k-1}‖ / ‖W_k h_{k-1}‖ with the own network's activations h, root mean squares over samples;
+    not a number where the own one is 0.
 
     Args:
         job: Network and loss.
