@@ -6,7 +6,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from decaymerge.figures.panels import line_with_band, merged_pair, shared_log_limits
-from decaymerge.figures.style import OVER_SEEDS, label_panels, legend_below, panels
+from decaymerge.figures.style import RANGE_OVER_SEEDS, label_panels, legend_below, panels
 from decaymerge.jobs import FigureJob, describe_sweep
 
 
@@ -20,7 +20,9 @@ def draw_depth(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
     depths = xr.Variable("depth", [experiment.network.depth for experiment in job.experiments])
     last = [merged_pair(one)[["loss", "error"]].isel(step=-1).mean("task") for one in summaries]
     found = xr.concat(last, depths).sortby("depth")
-    figure, axes = panels(3, "\n".join([*describe_sweep(job.experiments), OVER_SEEDS]), inches=(2.9, 2.8))
+    figure, axes = panels(
+        3, "\n".join([*describe_sweep(job.experiments), RANGE_OVER_SEEDS]), inches=(2.9, 2.8)
+    )
     shown = {
         "own networks": ("training loss", found.loss.sel(model="own")),
         "sum of weights": ("training loss", found.loss.sel(model="sum")),

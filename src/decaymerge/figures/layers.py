@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from decaymerge.figures.style import COLOURS, label_panels, legend_below, panels
 from decaymerge.jobs import FigureJob, describe_sweep
 
-LINEAR = 1e-3
+LINEAR = 1e-2
 """Loss below which the axis of losses is linear."""
 HATCHES = ["", "////", "....", "xxxx", "\\\\\\\\", "++++"]
 CAPTION = "bars: mean over seeds and tasks; lines on them: standard deviation over seeds"
@@ -24,21 +24,22 @@ def draw_layers(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
         summaries: Their summaries, in this order; each of their sums is a group of bars.
     """
     rows = {
-        "leaks out at": ("part of the gap in loss", lambda one: one.loss_increment.sel(crossing="first")),
-        "comes back at": ("part of the gap in loss", lambda one: one.loss_increment.sel(crossing="last")),
-        "cross term": ("cross term over own term", lambda one: one.cross_term),
+        "counted where it leaks out": ("part of the gap in loss", {"crossing": "first"}),
+        "counted where it comes back": ("part of the gap in loss", {"crossing": "last"}),
+        "cross term": ("cross term / own term", None),
     }
     decays = summaries[0].weight_decay.values
     title = "\n".join([*describe_sweep(job.experiments), CAPTION])
-    figure, axes = panels(len(rows) * len(decays), title, columns=len(decays), inches=(3.0, 1.9))
-    for row, (meaning, (ylabel, quantity)) in enumerate(rows.items()):
+    figure, axes = panels(len(rows) * len(decays), title, columns=len(decays), inches=(3.9, 2.0))
+    for row, (meaning, (ylabel, crossing)) in enumerate(rows.items()):
         of_row = axes[row * len(decays) : (row + 1) * len(decays)]
         for ax, decay in zip(of_row, decays, strict=True):
-            sums = [quantity(summary).isel(step=-1).sel(weight_decay=decay) for summary in summaries]
-            _bars(ax, sums)
-            ax.set(ylabel=ylabel, xlabel="tasks in the sum · weight matrices")
+            last = [summary.isel(step=-1).sel(weight_decay=decay) for summary in summaries]
+            shown = [one.loss_increment.sel(crossing) if crossing else one.cross_term for one in last]
+            _bars(ax, dict(zip(job.names, shown, strict=True)))
+            ax.set(ylabel=ylabel)
             ax.set_title(f"λ = {decay:g}, {meaning}")
-            if row < 2:
+            if crossing:
                 ax.set_yscale("symlog", linthresh=LINEAR)
         limits = np.array([ax.get_ylim() for ax in of_row])
         for ax in of_row:
@@ -48,28 +49,35 @@ def draw_layers(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
     return figure
 
 
-def _bars(ax: Axes, sums: Sequence[xr.DataArray]) -> None:
-    """A group of bars for each ``pair`` of each of ``sums (pair, seed, task, layer)``, a bar for each layer."""
-    start, middles, labels = 0, [], []
-    for found in (of_pairs.sel(pair=pair) for of_pairs in sums for pair in of_pairs.pair.values):
-        tasks, layers = found.isel(seed=0, layer=0).count().item(), found.sizes["layer"]
-        found = found.mean("task")
-        for k in range(layers):
-            ax.bar(
-                start + k,
-                found.isel(layer=k).mean("seed").item(),
-                yerr=found.isel(layer=k).std("seed").item(),
-                width=1,
-                color=COLOURS[k % len(COLOURS)],
-                hatch=HATCHES[k % len(HATCHES)],
-                edgecolor="white",
-                linewidth=0,
-                error_kw={"elinewidth": 0.8},
-                label=f"layer {k + 1}",
-            )
-        middles.append(start + (layers - 1) / 2)
-        labels.append(f"{tasks}·{layers}")
-        start += layers + 1
+def _bars(ax: Axes, experiments: dict[str, xr.DataArray]) -> None:
+    """A group of bars for each sum of each experiment ``(pair, seed, task, layer)``, a bar for each layer."""
+    start, sums, names = 0.0, {}, {}
+    for name, of_experiment in experiments.items():
+        layers, first = of_experiment.sizes["layer"], start
+        for of_sum in of_experiment.transpose("pair", ...):
+            tasks = of_sum.isel(seed=0, layer=0).count().item()
+            found = of_sum.mean("task")
+            for k, of_layer in enumerate(found.transpose("layer", "seed").values):
+                ax.bar(
+                    start + k,
+                    of_layer.mean(),
+                    yerr=of_layer.std(),
+                    width=1,
+                    color=COLOURS[k % len(COLOURS)],
+                    hatch=HATCHES[k % len(HATCHES)],
+                    edgecolor="white",
+                    linewidth=0,
+                    error_kw={"elinewidth": 0.8},
+                    label=f"layer {k + 1}",
+                )
+            sums[start + (layers - 1) / 2] = tasks
+            start += layers + 1
+        names[(first + start) / 2 - 1] = name
+        start += 1
     ax.axhline(0, color="black", linewidth=0.6)
-    ax.set_xticks(middles, labels)
+    ax.set_xticks(list(sums), list(map(str, sums.values())))
+    ax.set_xlabel("tasks in the sum")
     ax.grid(visible=False, axis="x")
+    above = ax.secondary_xaxis("top")
+    above.set_xticks(list(names), list(names.values()), fontsize="small")
+    above.tick_params(length=0, pad=1)

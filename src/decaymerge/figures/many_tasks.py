@@ -6,17 +6,15 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from decaymerge.figures.panels import line_with_band, shared_log_limits
-from decaymerge.figures.style import OVER_SEEDS, label_panels, legend_below, panels
+from decaymerge.figures.style import RANGE_OVER_SEEDS, label_panels, legend_below, panels
 from decaymerge.jobs import FigureJob, describe_sweep
 
 
 def against_task_count(values: xr.DataArray) -> xr.DataArray:
     """Mean over the tasks of each sum at the last step, with ``tasks``, their number, in the place of ``pair``."""
     last = values.isel(step=-1)
-    tasks = last.isel(weight_decay=0, seed=0, model=0).notnull().sum("task")
-    return (
-        last.mean("task").assign_coords(tasks=tasks).swap_dims(pair="tasks").drop_vars("pair").sortby("tasks")
-    )
+    tasks = last.isel(weight_decay=0, seed=0, model=0).count("task")
+    return last.mean("task").assign_coords(pair=tasks.values).rename(pair="tasks").sortby("tasks")
 
 
 def draw_many_tasks(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
@@ -29,7 +27,7 @@ def draw_many_tasks(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
     decays = summaries[0].weight_decay.values
     figure, axes = panels(
         2 * len(decays),
-        "\n".join([*describe_sweep(job.experiments), OVER_SEEDS]),
+        "\n".join([*describe_sweep(job.experiments), RANGE_OVER_SEEDS]),
         columns=len(decays),
         inches=(2.3, 2.2),
     )

@@ -67,13 +67,13 @@ def stable_rank_against_steps(ax: Axes, rank: xr.DataArray, weight_decay: float,
 
 
 def line_with_band(ax: Axes, values: xr.DataArray, label: str, style: int, *, dashed: bool = False) -> None:
-    """Mean over ``seed`` along the other dimension of ``values``, with the standard deviation as a band."""
-    mean, deviation = values.mean("seed"), values.std("seed", ddof=int(values.sizes["seed"] > 1))
+    """Mean over ``seed`` along the other dimension of ``values``, with the range over seeds as a band."""
+    mean = values.mean("seed")
     (along,) = mean.dims
     look = {"color": COLOURS[style], "marker": MARKERS[style], "fillstyle": "none" if dashed else "full"}
     ax.plot(mean[along], mean, linestyle="--" if dashed else "-", label=label, **look)
-    low = np.maximum(mean - deviation, np.finfo(float).tiny)
-    ax.fill_between(mean[along], low, mean + deviation, color=COLOURS[style], alpha=0.15, linewidth=0)
+    low, high = values.min("seed"), values.max("seed")
+    ax.fill_between(mean[along], low, high, color=COLOURS[style], alpha=0.15, linewidth=0)
 
 
 def shared_log_limits(axes: Sequence[Axes]) -> None:
