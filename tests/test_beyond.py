@@ -26,17 +26,20 @@ SWEEPS = {
 }
 
 
-def tiny() -> dict[str, Any]:
-    shared = {
+def experiment(**settings: Any) -> dict[str, Any]:
+    return {
+        "tasks": {"dataset": "gaussian", "dim": 12, "samples": 20},
         "training": {"step_size": 1.0, "steps": 60, "checkpoints": 8, "weight_decay": [0, 1e-2]},
         "seeds": 2,
         "merge": ["sum"],
         "gap_by_layer": True,
-    }
-    data = {"dataset": "gaussian", "dim": 12, "samples": 20}
-    three = {"tasks": data, "task_count": 3, "merge_first": [3, 2], "network": {"hidden": [6, 6]}}
-    deep = {"tasks": data, "network": {"hidden": [6, 6, 6]}}
-    return {"experiments": {"three": three | shared, "deep": deep | shared}, "figures": dict(SWEEPS)}
+    } | settings
+
+
+def tiny() -> dict[str, Any]:
+    three = experiment(task_count=3, merge_first=[3, 2], network={"hidden": [6, 6]})
+    deep = experiment(network={"hidden": [6, 6, 6]})
+    return {"experiments": {"three": three, "deep": deep}, "figures": dict(SWEEPS)}
 
 
 @pytest.fixture(scope="module")
