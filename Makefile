@@ -11,7 +11,7 @@ run = mkdir -p $(1) && flock --nonblock --close --conflict-exit-code 75 $(1)/.ma
 	'snakemake --directory $(1) --configfile $(2) --unlock --quiet && snakemake --directory $(1) --configfile $(2) $(ARGS)' \
 	|| { code=$$?; [ $$code = 75 ] && echo "make: another run is working in $(1); wait for it or stop it" >&2; exit $$code; }
 
-.PHONY: default smoke paper report docs test slurm-test fault-test browser check bench lint format lock schema clean
+.PHONY: default smoke paper beyond report docs test slurm-test fault-test browser check bench lint format lock schema clean
 
 default: $(INSTALLED)
 	@$(call run,.,config/config.yaml)
@@ -21,6 +21,9 @@ smoke: $(INSTALLED)
 
 paper: $(INSTALLED)
 	@$(call run,runs/paper,config/paper.yaml)
+
+beyond: $(INSTALLED)
+	@$(call run,runs/beyond,config/beyond.yaml)
 
 RUN ?= .
 CONFIG ?= config/config.yaml

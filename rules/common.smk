@@ -57,6 +57,7 @@ wildcard_constraints:
     ),
     block=one_of(block for experiment in EXPERIMENTS.values() for block in jobs.seed_blocks(experiment)),
     model=one_of(MODELS),
+    sweep=one_of(CONFIG.figures.sweeps),
     checkpoint="[A-Za-z0-9._=@-]+",
 
 
@@ -214,6 +215,11 @@ def checkpoint_files(wildcards):
         return folder / models.MANIFEST
     files = [folder] if folder.is_file() else sorted(file for file in folder.iterdir() if file.is_file())
     return [str(file) for file in files]
+
+
+def sweep_demand(wildcards):
+    """Memory and time of a figure that shows several experiments."""
+    return demand.figure([EXPERIMENTS[name] for name in CONFIG.figures.sweeps[wildcards.sweep]])
 
 
 def scan_figure_settings(names):

@@ -6,7 +6,7 @@ rule evaluate:
         tasks=task_data,
         own=own_networks,
         merged=merged_networks,
-        code=modules("evaluate", "network", "measure", "store"),
+        code=modules("evaluate", "gap", "network", "measure", "store"),
     output:
         "results/{experiment}/evaluate/{pair}/weight_decay={weight_decay}/seeds={block}.nc",
     log:

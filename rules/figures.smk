@@ -1,10 +1,18 @@
-"""Pictures. Figures 2 and 3 and the overlap show several experiments; of others each has a figure of its own."""
+"""Pictures. Figures 2 and 3, the overlap and sweeps show several experiments; others have a figure of their own."""
 
 FIGURE2 = CONFIG.figure2
 FIGURE3 = CONFIG.figure3
 OVERLAP = CONFIG.figures.overlap
+SWEEPS = CONFIG.figures.sweeps
+SHOWS = {
+    "many_tasks": "sums of more and more networks",
+    "depth": "own networks and their sum against the depth",
+    "layers": "the gap between own networks and their sum, layer by layer",
+    "phase": "own networks and their sum over steps and λ",
+}
+SWEPT = [name for names in SWEEPS.values() for name in names]
 # Experiments that are there for their claims are shown by the claims' pictures.
-DRAWN_ALONE = [name for name in EXPERIMENTS if name not in [*FIGURE2, *FIGURE3, *CLAIMED]]
+DRAWN_ALONE = [name for name in EXPERIMENTS if name not in [*FIGURE2, *FIGURE3, *CLAIMED, *SWEPT]]
 
 
 rule draw_figure2:
@@ -98,6 +106,40 @@ rule draw_figure3:
         "Draw Figure 3"
     shell:
         "decaymerge figures figure3 {output.pdf} {input.summaries} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule draw_sweep:
+    input:
+        summaries=lambda wildcards: expand(rules.gather.output, experiment=SWEEPS[wildcards.sweep]),
+        code=modules("figures", "store"),
+    output:
+        pdf="results/figures/{sweep}.pdf",
+        png=report(
+            "results/figures/{sweep}.png",
+            caption="../report/sweep.rst",
+            category="Figures",
+            labels=lambda wildcards: {
+                "figure": wildcards.sweep.replace("_", " ").capitalize(),
+                "shows": SHOWS[wildcards.sweep],
+            },
+        ),
+    log:
+        "logs/figures/{sweep}.log",
+    benchmark:
+        "benchmarks/figures/{sweep}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: attempt * sweep_demand(wildcards).megabytes,
+        runtime=lambda wildcards, attempt: attempt * sweep_demand(wildcards).minutes,
+    params:
+        settings=lambda wildcards: jobs.figure_job(CONFIG, SWEEPS[wildcards.sweep]).model_dump_json(),
+    message:
+        "Draw {wildcards.sweep}"
+    shell:
+        "decaymerge figures {wildcards.sweep} {output.pdf} {input.summaries} --settings {params.settings:q}"
+        " > {log} 2>&1"
 
 
 rule draw_experiment:
@@ -207,7 +249,14 @@ if MODELS:
             "Figure 1 is results/figures/figure1.pdf"
 
 
-ruleorder: draw_figure2 > draw_figure3 > draw_overlap > draw_figure1_overview > draw_figure1 > draw_experiment
+ruleorder:
+    draw_figure2
+    > draw_figure3
+    > draw_overlap
+    > draw_sweep
+    > draw_figure1_overview
+    > draw_figure1
+    > draw_experiment
 
 
 if FIGURE2:
@@ -226,6 +275,17 @@ if OVERLAP:
             rules.draw_overlap.output,
         message:
             "Interference against overlap is results/figures/overlap.pdf"
+
+
+for sweep in SWEEPS:
+
+    rule:
+        name:
+            sweep
+        input:
+            expand(rules.draw_sweep.output, sweep=sweep),
+        message:
+            f"{SHOWS[sweep]}: results/figures/{sweep}.pdf"
 
 
 if FIGURE3:
@@ -251,6 +311,7 @@ rule figures:
         rules.draw_figure2.output if FIGURE2 else [],
         rules.draw_figure3.output if FIGURE3 else [],
         rules.draw_overlap.output if OVERLAP else [],
+        expand(rules.draw_sweep.output, sweep=SWEEPS),
         rules.figure1.input if MODELS else [],
         expand(rules.draw_experiment.output, experiment=DRAWN_ALONE),
     message:

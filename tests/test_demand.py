@@ -28,6 +28,7 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
     "power": {
         "tasks": {"dataset": "gaussian", "dim": 60, "samples": 1500},
         "task_count": 3,
+        "gap_by_layer": True,
         "network": {"hidden": [50, 50], "power": 2},
         "training": {
             "method": "sgd",

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from decaymerge.datasets import GaussianTask
-from decaymerge.experiments import Experiment
+from decaymerge.experiments import Experiment, merge_name
 from decaymerge.settings import (
     JsonSchema,
     Name,
@@ -90,6 +90,20 @@ class Figures(Settings):
     figure3: Figure3 = Figure3()
     overlap: list[Name] = Field(default_factory=list)
     """Experiments of a sweep over the overlap, shown in one picture: gd in float64, two Gaussian tasks each."""
+    many_tasks: list[Name] = Field(default_factory=list)
+    """Experiments, such as of several widths, whose sums are shown against the number of tasks in them."""
+    depth: list[Name] = Field(default_factory=list)
+    """Experiments of several depths, shown against the number of weight matrices."""
+    layers: list[Name] = Field(default_factory=list)
+    """Experiments with ``gap_by_layer``, shown by layer."""
+    phase: list[Name] = Field(default_factory=list)
+    """Experiments whose gap is shown over steps and λ, a row of heat maps each."""
+
+    @property
+    def sweeps(self) -> dict[str, list[str]]:
+        """Figures of what is ours, that are drawn where they name experiments."""
+        named = {name: getattr(self, name) for name in ("many_tasks", "depth", "layers", "phase")}
+        return {figure: names for figure, names in named.items() if names}
 
 
 class Config(Settings):
@@ -117,10 +131,16 @@ class Config(Settings):
                 "figure2",
                 "figure3",
                 "overlap",
+                "many_tasks",
+                "depth",
+                "layers",
+                "phase",
                 "table1",
             ) or name.startswith("claims"):
                 raise refuse(f"experiment name {name!r} is taken by results/{name}; choose another")
         named = {f"figures.overlap[{i}]": name for i, name in enumerate(self.figures.overlap)}
+        for figure, names in self.figures.sweeps.items():
+            named |= {f"figures.{figure}[{i}]": name for i, name in enumerate(names)}
         for figure in ("figure2", "figure3"):
             settings = getattr(self.figures, figure)
             named |= {
@@ -141,6 +161,25 @@ class Config(Settings):
                 raise refuse(
                     f"figures.overlap: {name} must have two Gaussian tasks with a number as overlap, method: gd"
                     " without finish, and dtype: float64"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _sweeps(self) -> "Config":
+        for figure, names in self.figures.sweeps.items():
+            shown = {name: self.experiments[name] for name in names}
+            for name, one in shown.items():
+                if "sum" not in map(merge_name, one.merging):
+                    raise refuse(f"figures.{figure}: {name} must have two tasks or more and merge: [sum]")
+                if figure == "layers" and not one.gap_by_layer:
+                    raise refuse(f"figures.layers: {name} must have gap_by_layer: true")
+            sweeps = {tuple(sorted(one.training.weight_decay)) for one in shown.values()}
+            if figure != "phase" and len(sweeps) > 1:
+                raise refuse(f"figures.{figure}: {', '.join(names)} must have the same training.weight_decay")
+            depths = [one.network.depth for one in shown.values()]
+            if figure == "depth" and len(set(depths)) < len(depths):
+                raise refuse(
+                    f"figures.depth: {', '.join(names)} must have different depths, they have {depths}"
                 )
         return self
 

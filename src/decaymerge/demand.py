@@ -111,12 +111,18 @@ def merge(experiment: Experiment, tasks: int) -> Demand:
 
 
 def evaluate(experiment: Experiment, tasks: int) -> Demand:
-    """Own and merged networks of ``tasks`` tasks, one of them in parts as well, and a layer in float64."""
+    """Own and merged networks of ``tasks`` tasks, one of them in parts as well, and a layer in float64.
+
+    With ``gap_by_layer``, outputs of the networks between own and sum for one task, and their differences.
+    """
     sizes, merged = of_block(experiment), len(experiment.merging)
     networks = (tasks + merged + 1) * sizes.kept + 2 * tasks * sizes.data
     norms = 16 * sizes.seeds * sizes.steps * sizes.largest_layer
-    flops = 2 * sizes.seeds * sizes.steps * sizes.samples * sizes.parameters * tasks * (merged + 1)
-    return _demand(TORCH, networks + norms, flops / FLOPS[experiment.training.dtype])
+    between = 2 * (experiment.network.depth + 1) * experiment.gap_by_layer
+    rows = sizes.seeds * sizes.steps * sizes.samples
+    flops = 2 * rows * sizes.parameters * tasks * (merged + 1 + between)
+    arrays = networks + max(norms, 5 * between * rows * sizes.itemsize)
+    return _demand(TORCH, arrays, flops / FLOPS[experiment.training.dtype])
 
 
 def gather(experiment: Experiment) -> Demand:
@@ -134,8 +140,9 @@ def _summary(experiment: Experiment) -> float:
     rows = (
         len(experiment_pairs(experiment)) * len(experiment.training.weight_decay) * sizes.seeds * sizes.steps
     )
-    networks = (len(experiment.merging) + 1) * len(experiment.named_tasks)
-    return 8 * rows * networks * (3 + 4 * experiment.network.depth)
+    tasks, depth = len(experiment.named_tasks), experiment.network.depth
+    of_task = (len(experiment.merging) + 1) * (3 + 4 * depth) + 5 * depth * experiment.gap_by_layer
+    return 8 * rows * tasks * of_task
 
 
 def claims(experiment: Experiment) -> Demand:

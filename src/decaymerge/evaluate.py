@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from decaymerge import measure, store
+from decaymerge import gap, measure, store
 from decaymerge.errors import UserError
 from decaymerge.jobs import EvaluateJob, GatherJob
 from decaymerge.network import outputs
@@ -21,6 +21,9 @@ LONG_NAMES = {
     "spectral_norm": "spectral norm",
     "norm_ratio": "Frobenius norm over spectral norm",
     "stable_rank": "squared Frobenius norm over squared spectral norm",
+    "loss_increment": "part of the gap between the loss of the sum and of the own network that a layer brings",
+    "output_increment": "mean absolute change of the output that a layer brings on the way from own network to sum",
+    "cross_term": "what the other networks' layer adds to the own one's output, over that, root mean squares",
 }
 
 
@@ -33,8 +36,10 @@ def evaluate(
 ) -> xr.Dataset:
     """Losses and errors ``(seed, step, model, task)``, norms and ranks with ``layer`` beside them.
 
+    With ``gap_by_layer`` what ``gap.by_layer`` finds about the sum, beside ``task``.
+
     Args:
-        job: Tasks of the pair, network and margin.
+        job: Tasks of the pair, network and margin, and whether to look into the gap.
         tasks: Data of each task of the pair.
         own: The network trained on each task.
         merged: Merged networks along ``model``, or none.
@@ -75,12 +80,19 @@ def evaluate(
                     | {key: (("seed", "step", "layer"), value) for key, value in of_layer.items()}
                 )
             )
-        of_task.append(xr.concat(of_model, xr.Variable("model", ["own", *names])))
+        found = xr.concat(of_model, xr.Variable("model", ["own", *names]))
+        if job.gap_by_layer:
+            found = found.merge(gap.by_layer(job, weights, networks["sum"], inputs, labels))
+        of_task.append(found)
     made = xr.concat(of_task, xr.Variable("task", job.tasks)).assign_coords(
         seed=own[0].seed.values, step=own[0].step.values, layer=range(1, len(job.network.hidden) + 2)
     )
-    made = made.transpose("seed", "step", "model", "task", "layer")
-    return store.describe(made, LONG_NAMES)
+    made = made.transpose("seed", "step", "model", "task", ..., "layer")
+    return _described(made)
+
+
+def _described(dataset: xr.Dataset) -> xr.Dataset:
+    return store.describe(dataset, {name: text for name, text in LONG_NAMES.items() if name in dataset})
 
 
 def _on(device: torch.device, network: xr.Dataset) -> list[Tensor]:
@@ -103,6 +115,8 @@ def _norms(weights: Sequence[Tensor]) -> dict[str, np.ndarray]:
 def gather(job: GatherJob, folder: Path) -> xr.Dataset:
     """All evaluations of one experiment, ``(pair, weight_decay, seed, step, model, task[, layer])``.
 
+    What ``gap_by_layer`` adds has no ``model``, as it is about the sum.
+
     A pair has no value for a task that is not one of its own.
     """
 
@@ -124,5 +138,5 @@ def gather(job: GatherJob, folder: Path) -> xr.Dataset:
         for pair in job.pairs
     ]
     gathered = concat(of_pair, xr.Variable("pair", job.pairs))
-    gathered = gathered.transpose("pair", "weight_decay", "seed", "step", "model", "task", "layer")
-    return store.describe(gathered, LONG_NAMES)
+    gathered = gathered.transpose("pair", "weight_decay", "seed", "step", "model", "task", ..., "layer")
+    return _described(gathered)

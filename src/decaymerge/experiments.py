@@ -140,6 +140,10 @@ class Experiment(Settings):
     trained anew when it grows."""
     merge: list[MergeSettings] | None = None
     """Merging methods; sum and average if left out, none for a single task."""
+    merge_first: Annotated[list[Annotated[Whole, Field(ge=2)]], Field(min_length=1)] | None = None
+    """Merge the first 2, 4, … tasks, as many as are listed here, in the place of every pair and of all of them."""
+    gap_by_layer: bool = False
+    """Evaluate as well which layer's cross terms set the sum apart from each own network (see ``gap.py``)."""
     margin: Number = 1.0
     """Threshold of the margin error, the share of samples with y f(x) below it."""
 
@@ -169,6 +173,13 @@ class Experiment(Settings):
         names = [merge_name(method) for method in self.merging]
         if len(set(names)) < len(names):
             raise refuse(f"merge: {names} names a method twice")
+        counts = self.merge_first or []
+        if len(set(counts)) < len(counts):
+            raise refuse(f"merge_first: {counts} names a number twice")
+        if counts and max(counts) > len(tasks):
+            raise refuse(f"merge_first: {counts} goes beyond the {len(tasks)} tasks of the experiment")
+        if self.gap_by_layer and "sum" not in names:
+            raise refuse(f"gap_by_layer: true is about the sum of networks, which merge: {names} lacks")
         return self
 
     @property
@@ -192,9 +203,16 @@ def merge_name(method: MergeSettings) -> str:
 
 
 def experiment_pairs(experiment: Experiment) -> dict[str, list[str]]:
-    """Tasks of each merge: ``a+b`` for every pair, ``all`` for the sum of more than two, ``a`` for a single."""
+    """Tasks of each merge: ``a+b`` for every pair, ``all`` for the sum of more than two, ``a`` for a single.
+
+    With ``merge_first``: the first two, ``a+b``, the first four, ``first_4``, … in ascending order.
+    """
     names = list(experiment.named_tasks)
     if len(names) == 1:
         return {names[0]: names}
+    if experiment.merge_first is not None:
+        special = {len(names): "all", 2: "+".join(names[:2])}
+        counts = sorted(experiment.merge_first)
+        return {special.get(count, f"first_{count}"): names[:count] for count in counts}
     pairs = {f"{a}+{b}": [a, b] for a, b in itertools.combinations(names, 2)}
     return pairs if len(names) == 2 else {**pairs, "all": names}

@@ -4,6 +4,7 @@ The workflow passes these as JSON through ``params:``, so a setting re-runs exac
 and each result carries them as an attribute.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, ValidationError
@@ -66,6 +67,7 @@ class EvaluateJob(Settings):
     network: Network
     loss: Loss
     margin: float
+    gap_by_layer: bool = False
 
 
 class GatherJob(Settings):
@@ -165,6 +167,7 @@ def evaluate_job(experiment: Experiment, pair: str, weight_decay: str) -> Evalua
         network=experiment.network,
         loss=experiment.training.loss,
         margin=experiment.margin,
+        gap_by_layer=experiment.gap_by_layer,
     )
 
 
@@ -215,13 +218,29 @@ def parse(model: type[Job], text: str) -> Job:
 
 def describe_experiment(experiment: Experiment) -> str:
     """One line for a figure: network, training, n, d and seeds."""
+    return _description(experiment, _widths(experiment))
+
+
+def describe_sweep(experiments: Sequence[Experiment]) -> list[str]:
+    """Lines for a figure of several experiments, one for those that differ in nothing but their widths."""
+    widths_of: dict[str, list[str]] = {}
+    for experiment in experiments:
+        line = f"{_description(experiment, '{}')}; {experiment.training.steps} steps"
+        widths_of.setdefault(line, []).append(_widths(experiment))
+    return [line.format(" | ".join(dict.fromkeys(widths))) for line, widths in widths_of.items()]
+
+
+def _widths(experiment: Experiment) -> str:
+    return ", ".join(map(str, experiment.network.hidden)) or "none"
+
+
+def _description(experiment: Experiment, widths: str) -> str:
     tasks = experiment.named_tasks
     samples = "/".join(str(value) for value in dict.fromkeys(task.samples for task in tasks.values()))
     dims = {task.input_dim(len(tasks)) for task in tasks.values()}
     network = experiment.network
     kind = {"relu": "ReLU", "linear": "linear"}[network.activation]
     power = "" if network.power == 1 else f"^{network.power:g}"
-    widths = ", ".join(map(str, network.hidden)) or "none"
     return (
         f"{kind}{power} network, hidden widths {widths}; n = {samples} samples a task, d = {dims.pop()};"
         f" η = {experiment.training.step_size:g}; {experiment.seeds} seeds"

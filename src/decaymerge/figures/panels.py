@@ -66,6 +66,26 @@ def stable_rank_against_steps(ax: Axes, rank: xr.DataArray, weight_decay: float,
     ax.set_title(title)
 
 
+def line_with_band(ax: Axes, values: xr.DataArray, label: str, style: int, *, dashed: bool = False) -> None:
+    """Mean over ``seed`` along the other dimension of ``values``, with the range over seeds as a band."""
+    mean = values.mean("seed")
+    (along,) = mean.dims
+    look = {"color": COLOURS[style], "marker": MARKERS[style], "fillstyle": "none" if dashed else "full"}
+    ax.plot(mean[along], mean, linestyle="--" if dashed else "-", label=label, **look)
+    low, high = values.min("seed"), values.max("seed")
+    ax.fill_between(mean[along], low, high, color=COLOURS[style], alpha=0.15, linewidth=0)
+
+
+def shared_log_limits(axes: Sequence[Axes]) -> None:
+    """A vertical log axis of the same range, that of the lines, on panels that are to be compared."""
+    drawn = np.concatenate(
+        [np.asarray(line.get_ydata(), dtype=float) for ax in axes for line in ax.get_lines()]
+    )
+    drawn = drawn[drawn > 0]
+    for ax in axes:
+        ax.set(yscale="log", ylim=(drawn.min() / 1.6, 1.6 * drawn.max()))
+
+
 def plain_ticks(ax: Axes) -> None:
     """Label 1, 2, 5, 10, … on a vertical log axis of few decades."""
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -21,6 +21,7 @@ PANEL_INCHES = (2.7, 2.3)
 LEGEND_INCHES = 1.6
 """Width of an entry of a legend."""
 OVER_SEEDS = "lines: mean over seeds; bands: standard deviation over seeds"
+RANGE_OVER_SEEDS = "lines: mean over seeds; bands: from the smallest to the largest of the seeds"
 
 
 def panels(

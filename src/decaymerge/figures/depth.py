@@ -1,0 +1,40 @@
+"""The sum of two or more networks against their depth (ours)."""
+
+from collections.abc import Sequence
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from decaymerge.figures.panels import line_with_band, merged_pair, shared_log_limits
+from decaymerge.figures.style import RANGE_OVER_SEEDS, label_panels, legend_below, panels
+from decaymerge.jobs import FigureJob, describe_sweep
+
+
+def draw_depth(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
+    """Loss of the own networks, loss and error of their sum against the depth, a line for each λ.
+
+    Args:
+        job: Experiments of different depth and the same λ.
+        summaries: Their summaries, in this order.
+    """
+    depths = xr.Variable("depth", [experiment.network.depth for experiment in job.experiments])
+    last = [merged_pair(one)[["loss", "error"]].isel(step=-1).mean("task") for one in summaries]
+    found = xr.concat(last, depths).sortby("depth")
+    figure, axes = panels(
+        3, "\n".join([*describe_sweep(job.experiments), RANGE_OVER_SEEDS]), inches=(2.9, 2.8)
+    )
+    shown = {
+        "own networks": ("training loss", found.loss.sel(model="own")),
+        "sum of weights": ("training loss", found.loss.sel(model="sum")),
+        "error of the sum": ("error (% of samples)", 100 * found.error.sel(model="sum")),
+    }
+    for ax, (title, (ylabel, values)) in zip(axes, shown.items(), strict=True):
+        for style, decay in enumerate(found.weight_decay.values):
+            line_with_band(ax, values.sel(weight_decay=decay), f"λ = {decay:g}", style)
+        ax.set(xlabel="weight matrices K", ylabel=ylabel)
+        ax.set_xticks(found.depth.values)
+        ax.set_title(title)
+    shared_log_limits(axes[:2])
+    label_panels(axes)
+    legend_below(figure, axes)
+    return figure

@@ -1,0 +1,68 @@
+"""Where in λ and training time the sum does what the own networks do (ours)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from decaymerge.figures.panels import merged_pair
+from decaymerge.figures.style import label_panels, panels
+from decaymerge.jobs import FigureJob, describe_sweep
+
+FLOOR = 1e-4
+"""Losses and gaps below it have the colour of it: they are zero for the eye."""
+FRONTIER = 0.01
+"""Error of the sum that the line in the maps is drawn at."""
+
+
+def draw_phase(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
+    """Own loss, loss of the sum, and the gap between them over steps and λ: a row of heat maps for each experiment.
+
+    Args:
+        job: The experiments.
+        summaries: Their summaries, in this order.
+    """
+    caption = (
+        f"mean over seeds and tasks; line: error of the sum is {FRONTIER:.0%}, below it on the left and above"
+    )
+    figure, axes = panels(
+        3 * len(summaries), "\n".join([*describe_sweep(job.experiments), caption]), inches=(3.0, 2.9)
+    )
+    norm = LogNorm(FLOOR, 1.0)
+    for row, summary in enumerate(summaries):
+        mean = merged_pair(summary).sel(step=slice(1, None)).mean(("seed", "task"))
+        own, merged = (mean.sel(model=model) for model in ("own", "sum"))
+        maps = {
+            "own networks": own.loss,
+            "sum of weights": merged.loss,
+            "gap: sum minus own": merged.loss - own.loss,
+        }
+        for ax, (title, values) in zip(axes[3 * row :], maps.items(), strict=False):
+            _map(ax, values, merged.error, norm)
+            ax.set_title(title)
+    figure.colorbar(
+        ScalarMappable(norm, "viridis"), ax=axes, label="training loss, or its gap", extend="both", pad=0.01
+    )
+    label_panels(axes)
+    return figure
+
+
+def _map(ax: Axes, values: xr.DataArray, error: xr.DataArray, norm: LogNorm) -> None:
+    """A row of equal height for each λ, 0 among them; steps on a log axis."""
+    values, error = (array.transpose("weight_decay", "step") for array in (values, error))
+    steps, decays = values.step.values, values.weight_decay.values
+    middles = np.sqrt(steps[1:] * steps[:-1])
+    edges = [steps[0], *middles, steps[-1]]
+    rows = np.arange(len(decays) + 1) - 0.5
+    ax.pcolormesh(
+        edges, rows, np.maximum(values, FLOOR), norm=norm, cmap="viridis", edgecolors="face", linewidth=0.2
+    )
+    if error.min() < FRONTIER < error.max():
+        ax.contour(steps, rows[:-1] + 0.5, error, levels=[FRONTIER], colors="white", linewidths=1.5)
+    ax.set(xscale="log", xlabel="gradient descent step", ylabel="weight decay λ")
+    ax.set_yticks(range(len(decays)), [f"{decay:g}" for decay in decays])
+    ax.grid(visible=False)
