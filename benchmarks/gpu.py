@@ -6,6 +6,7 @@ Without a GPU it says so, and leaves ``gpu.json`` as it is.
 """
 
 import sys
+from functools import partial
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ def paper_size(device: torch.device, blocks: tuple[int, ...]) -> list[Row]:
         settings = experiment([100, 100], seeds, PAPER_SIZE)
         step, products = medians(
             step_of(settings, data_of(settings), STEPS, device),
-            lambda seeds=seeds: products_of(1000, DIMS, seeds, STEPS, device),
+            partial(products_of, 1000, DIMS, seeds, STEPS, device),
             repeats=REPEATS,
         )
         rate = seeds * flops_of(1000, DIMS) / step / 1e12
