@@ -105,7 +105,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-# Newest versions that pyproject.toml allows, in a fresh environment; torch is pinned on purpose.
+# Newest versions that pyproject.toml allows, in a fresh environment; torch is pinned on purpose. Say PYTHON=... with the
+# oldest 3.11 at hand: some packages need 3.11.5, and Debian 12 has 3.11.2.
 lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 --editable '.[dev]'
