@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from conftest import REPOSITORY, Workflow
 from decaymerge.claims import CLAIMS, SCAN_CLAIMS
@@ -30,6 +32,8 @@ INSTEAD = {
     "make slurm-test": "make -n slurm-test",
     "make report": OF_SMOKE,
     "python examples/minimal.py": "python -m py_compile examples/minimal.py",  # tests/test_example.py runs it
+    "python examples/minilm.py": "python -m py_compile examples/minilm.py",  # tests/test_examples.py runs it
+    "make beyond": "make beyond ARGS=--dry-run",
     "snakemake --profile profiles/slurm": "snakemake --profile profiles/slurm --dry-run",
     "snakemake --profile profiles/generic": "snakemake --profile profiles/generic --dry-run",
     "snakemake --profile profiles/slurm --configfile config/paper.yaml --directory runs/paper": "snakemake"
@@ -80,6 +84,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if part.name != ".installed":
             (folder / ".venv" / part.name).symlink_to(part)
     (folder / ".venv/.installed").touch()
+    for seed, name in enumerate(("BASE", "A", "B", "C")):
+        write_checkpoint(folder / name, seed)
     run(folder, "make smoke")
     (folder / "results").symlink_to("runs/smoke/results")
     return folder
@@ -97,6 +103,18 @@ def start(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
         timeout=600,
         check=False,
     )
+
+
+def write_checkpoint(folder: Path, seed: int) -> None:
+    """A small transformer, as `save_pretrained` writes it; with another seed a little other weights."""
+    shutil.copytree(REPOSITORY / "tests/data/tiny_bert", folder)
+    path = folder / "model.safetensors"
+    rng = torch.Generator().manual_seed(seed)
+    tensors = {
+        name: tensor + 0.01 * torch.randn(tensor.shape, generator=rng) if tensor.is_floating_point() else tensor
+        for name, tensor in load_file(path).items()
+    }
+    save_file(tensors, path, metadata={"format": "pt"})
 
 
 def run(folder: Path, command: str) -> str:
