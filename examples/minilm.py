@@ -209,6 +209,16 @@ def correlations(report: Path, damaged: dict[str, dict[str, dict[str, float]]]) 
     return rows
 
 
+def medians(report: Path, names: list[str]) -> list[dict[str, Any]]:
+    """Over matrices, of what the report says of each task's update."""
+    predicted = store.read(report).sel(matrix=names)
+    kinds = ("stable_rank", "overlap", "interference", "frobenius_norm")
+    return [
+        {"task": task} | {kind: float(predicted[kind].sel(model=task).median()) for kind in kinds}
+        for task in TASKS
+    ]
+
+
 def run(folder: Path, size: Size, seed: int) -> dict[str, Any]:
     """All accuracies and correlations; checkpoints and reports stay in ``folder``."""
     cache = Path(os.environ.get("DECAYMERGE_CACHE", "resources"))
@@ -222,6 +232,7 @@ def run(folder: Path, size: Size, seed: int) -> dict[str, Any]:
     tasks = {name: make_task(labels, tokenizer, size, seed) for name, labels in lists.items()}
     accuracies: list[dict[str, Any]] = []
     ranks: list[dict[str, Any]] = []
+    updates: list[dict[str, Any]] = []
 
     def note(
         weight_decay: float | None, model: str, network: BertForSequenceClassification, *names: str
@@ -251,6 +262,8 @@ def run(folder: Path, size: Size, seed: int) -> dict[str, Any]:
             for own, other in (TASKS, TASKS[::-1])
         }
         (here / "damage.json").write_text(json.dumps(damaged, indent=2) + "\n")
+        of_matrices = medians(report, list(damaged[TASKS[0]]))
+        updates += [{"weight_decay": weight_decay, **row} for row in of_matrices]
         ranks += [{"weight_decay": weight_decay, **row} for row in correlations(report, damaged)]
     return {
         "seed": seed,
@@ -258,6 +271,7 @@ def run(folder: Path, size: Size, seed: int) -> dict[str, Any]:
         "majority": {name: task.majority for name, task in tasks.items()},
         "texts": {name: len(labels) for name, labels in lists.items()},
         "accuracy": accuracies,
+        "medians_over_matrices": updates,
         "rank_correlation": ranks,
     }
 

@@ -111,7 +111,9 @@ def write_checkpoint(folder: Path, seed: int) -> None:
     path = folder / "model.safetensors"
     rng = torch.Generator().manual_seed(seed)
     tensors = {
-        name: tensor + 0.01 * torch.randn(tensor.shape, generator=rng) if tensor.is_floating_point() else tensor
+        name: tensor + 0.01 * torch.randn(tensor.shape, generator=rng)
+        if tensor.is_floating_point()
+        else tensor
         for name, tensor in load_file(path).items()
     }
     save_file(tensors, path, metadata={"format": "pt"})

