@@ -86,7 +86,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 # Newest versions that pyproject.toml allows, in a fresh environment; torch is pinned on purpose.
 lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 --editable '.[dev]'
+	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 --editable '.[dev,examples]'
 	{ echo "# Made by 'make lock'. Every package that the project runs, tests and lints with."; \
 	  .venv-lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock
 	rm -rf .venv-lock
