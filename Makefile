@@ -109,7 +109,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 # oldest 3.11 at hand: some packages need 3.11.5, and Debian 12 has 3.11.2.
 lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 --editable '.[dev]'
+	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 --editable '.[dev,examples]'
 	{ echo "# Made by 'make lock'. Every package that the project runs, tests and lints with."; \
 	  .venv-lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock
 	rm -rf .venv-lock

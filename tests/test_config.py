@@ -269,7 +269,8 @@ def test_dependency_lists_agree() -> None:
         if not line.startswith("#")
     ]
     assert _names(conda) - {"python"} == loose
-    assert loose | _names(project["optional-dependencies"]["dev"]) <= _names(lock)
+    extras = project["optional-dependencies"]
+    assert loose | _names(extras["dev"]) | _names(extras["examples"]) <= _names(lock)
     assert all("==" in line for line in lock)
     bounds = {line.replace("pytorch", "torch") for line in conda if not line.startswith("python")}
     assert bounds == set(project["dependencies"])

@@ -111,7 +111,7 @@ def scan(
 def merge_checkpoints(
     models: Annotated[
         list[str],
-        typer.Argument(metavar="A B [MORE]...", help="Folders of checkpoints of one form, or hub:org/name."),
+        typer.Argument(metavar="CHECKPOINT", help="Folders of checkpoints of one form, or hub:org/name."),
     ],
     output: Annotated[
         Path | None, typer.Option(help="Folder to write; without it interference is predicted, and no more.")
