@@ -110,9 +110,13 @@ class Config(Settings):
     """A whole configuration file."""
 
     experiments: dict[Name, Experiment] = Field(default_factory=dict)
+    """What is trained, merged and evaluated; the name is that of the folder of its results."""
     scan: Scan = Scan()
+    """Checkpoints of transformers, and how they are scanned."""
     fetch: Fetch = Fetch()
+    """Where real data lie."""
     figures: Figures = Figures()
+    """What is drawn, and how."""
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     """Where tensors live. It does not determine a result, so changing it re-runs nothing."""
     keep_weights: bool = True
