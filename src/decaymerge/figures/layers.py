@@ -13,7 +13,7 @@ from decaymerge.jobs import FigureJob, describe_sweep
 LINEAR = 1e-2
 """Loss below which the axis of losses is linear."""
 HATCHES = ["", "////", "....", "xxxx", "\\\\\\\\", "++++"]
-CAPTION = "bars: mean over seeds and tasks; lines on them: standard deviation over seeds"
+CAPTION = "bars: mean over seeds and tasks; lines on them: from the smallest to the largest of the seeds"
 
 
 def draw_layers(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
@@ -58,10 +58,11 @@ def _bars(ax: Axes, experiments: dict[str, xr.DataArray]) -> None:
             tasks = of_sum.isel(seed=0, layer=0).count().item()
             found = of_sum.mean("task")
             for k, of_layer in enumerate(found.transpose("layer", "seed").values):
+                mean = of_layer.mean()
                 ax.bar(
                     start + k,
-                    of_layer.mean(),
-                    yerr=of_layer.std(),
+                    mean,
+                    yerr=[[mean - of_layer.min()], [of_layer.max() - mean]],
                     width=1,
                     color=COLOURS[k % len(COLOURS)],
                     hatch=HATCHES[k % len(HATCHES)],
@@ -73,11 +74,11 @@ def _bars(ax: Axes, experiments: dict[str, xr.DataArray]) -> None:
             sums[start + (layers - 1) / 2] = tasks
             start += layers + 1
         names[(first + start) / 2 - 1] = name
-        start += 1
+        start += 3
     ax.axhline(0, color="black", linewidth=0.6)
     ax.set_xticks(list(sums), list(map(str, sums.values())))
     ax.set_xlabel("tasks in the sum")
     ax.grid(visible=False, axis="x")
     above = ax.secondary_xaxis("top")
-    above.set_xticks(list(names), list(names.values()), fontsize="small")
+    above.set_xticks(list(names), list(names.values()), fontsize="x-small")
     above.tick_params(length=0, pad=1)

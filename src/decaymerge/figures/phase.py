@@ -27,7 +27,8 @@ def draw_phase(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
         summaries: Their summaries, in this order.
     """
     caption = (
-        f"mean over seeds and tasks; line: error of the sum is {FRONTIER:.0%}, below it on the left and above"
+        f"means over seeds and tasks; white: around errors of the sum below {FRONTIER:.0%}; dashed: step 1/(ηλ);"
+        f" below {FLOOR:g} are also gaps of sums that do better"
     )
     figure, axes = panels(
         3 * len(summaries), "\n".join([*describe_sweep(job.experiments), caption]), inches=(3.0, 2.9)
@@ -41,8 +42,10 @@ def draw_phase(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
             "sum of weights": merged.loss,
             "gap: sum minus own": merged.loss - own.loss,
         }
+        step_size = job.experiments[row].training.step_size
         for ax, (title, values) in zip(axes[3 * row :], maps.items(), strict=False):
             _map(ax, values, merged.error, norm)
+            _decay_times(ax, step_size, summary.weight_decay.values)
             ax.set_title(title)
     figure.colorbar(
         ScalarMappable(norm, "viridis"), ax=axes, label="training loss, or its gap", extend="both", pad=0.01
@@ -66,3 +69,12 @@ def _map(ax: Axes, values: xr.DataArray, error: xr.DataArray, norm: LogNorm) -> 
     ax.set(xscale="log", xlabel="gradient descent step", ylabel="weight decay λ")
     ax.set_yticks(range(len(decays)), [f"{decay:g}" for decay in decays])
     ax.grid(visible=False)
+
+
+def _decay_times(ax: Axes, step_size: float, decays: np.ndarray) -> None:
+    """The step by which weights that no gradient holds have shrunk by e, for each λ."""
+    rows = np.flatnonzero(decays)
+    steps = 1 / (step_size * decays[rows])
+    limits = ax.get_xlim()
+    ax.plot(steps, rows, color="black", linestyle="--", linewidth=1)
+    ax.set_xlim(limits)
