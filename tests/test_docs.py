@@ -26,6 +26,9 @@ FENCE = re.compile(r"^```(\w*)(?: title=\"(.+)\")?\n(.*?)^```$", re.MULTILINE | 
 LANGUAGES = {"sh", "python", "yaml", "text"}
 OF_SMOKE = "make report RUN=runs/smoke CONFIG=config/smoke.yaml"
 
+BEYOND = ["width64", "width128", "width256", "depth6", "phases"]
+"""Experiments whose summaries the page of `make beyond` reads."""
+
 INSTEAD = {
     "make": "make ARGS=--dry-run",  # minutes; `make check` runs it
     "make test": "make -n test",
@@ -33,7 +36,8 @@ INSTEAD = {
     "make report": OF_SMOKE,
     "python examples/minimal.py": "python -m py_compile examples/minimal.py",  # tests/test_example.py runs it
     "python examples/minilm.py": "python -m py_compile examples/minilm.py",  # tests/test_examples.py runs it
-    "make beyond": "make beyond ARGS=--dry-run",
+    "make beyond": "make beyond ARGS=--dry-run && snakemake --directory runs/beyond --configfile beyond.yaml "
+    + " ".join(f"results/{name}/summary.nc" for name in BEYOND),
     "snakemake --profile profiles/slurm": "snakemake --profile profiles/slurm --dry-run",
     "snakemake --profile profiles/generic": "snakemake --profile profiles/generic --dry-run",
     "snakemake --profile profiles/slurm --configfile config/paper.yaml --directory runs/paper": "snakemake"
@@ -86,6 +90,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / ".venv/.installed").touch()
     for seed, name in enumerate(("BASE", "A", "B", "C")):
         write_checkpoint(folder / name, seed)
+    (folder / "beyond.yaml").write_text(yaml.safe_dump({"experiments": small_beyond()}))
     run(folder, "make smoke")
     (folder / "results").symlink_to("runs/smoke/results")
     return folder
@@ -103,6 +108,19 @@ def start(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
         timeout=600,
         check=False,
     )
+
+
+def small_beyond() -> dict[str, Any]:
+    """Experiments of config/beyond.yaml, with the same names and other numbers."""
+    experiments = yaml.safe_load((REPOSITORY / "config/beyond.yaml").read_text())["experiments"]
+    for name in BEYOND:
+        one = experiments[name]
+        one["training"] |= {"steps": 5, "checkpoints": 4, "weight_decay": [0, 1e-3]}
+        one |= {"seeds": 2, "network": {"hidden": [4, 4]}}
+        one["tasks"] |= {"dim": 12, "samples": 10}
+        if name.startswith("width"):
+            one |= {"task_count": 3, "merge_first": [2, 3]}
+    return {name: experiments[name] for name in BEYOND}
 
 
 def write_checkpoint(folder: Path, seed: int) -> None:
