@@ -8,7 +8,7 @@ export NO_MKDOCS_2_WARNING := 1
 # The lock file guards the folder against a second run; it goes with the process, so a killed run leaves none,
 # and Snakemake's own lock, which would stay behind, can be taken off.
 run = mkdir -p $(1) && flock --nonblock --close --conflict-exit-code 75 $(1)/.make.lock sh -c \
-	'snakemake --directory $(1) --configfile $(2) --unlock --quiet && snakemake --directory $(1) --configfile $(2) $(ARGS)' \
+	'snakemake --directory $(1) --configfile $(2) --unlock --quiet && snakemake $(ARGS) --directory $(1) --configfile $(2)' \
 	|| { code=$$?; [ $$code = 75 ] && echo "make: another run is working in $(1); wait for it or stop it" >&2; exit $$code; }
 
 .PHONY: default smoke paper beyond report docs test slurm-test fault-test browser check bench lint format lock schema clean

@@ -22,7 +22,7 @@ from decaymerge.config import check
 from decaymerge.store import read
 
 DOCUMENTS = ["README.md", *sorted(str(p.relative_to(REPOSITORY)) for p in REPOSITORY.glob("docs/**/*.md"))]
-FENCE = re.compile(r"^```(\w*)(?: title=\"(.+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(\w*)(?: title=\"([^\"\n]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LANGUAGES = {"sh", "python", "yaml", "text"}
 OF_SMOKE = "make report RUN=runs/smoke CONFIG=config/smoke.yaml"
 
@@ -36,8 +36,11 @@ INSTEAD = {
     "make report": OF_SMOKE,
     "python examples/minimal.py": "python -m py_compile examples/minimal.py",  # tests/test_example.py runs it
     "python examples/minilm.py": "python -m py_compile examples/minilm.py",  # tests/test_examples.py runs it
-    "make beyond": "make beyond ARGS=--dry-run && snakemake --directory runs/beyond --configfile beyond.yaml "
-    + " ".join(f"results/{name}/summary.nc" for name in BEYOND),
+    "make beyond": "snakemake "
+    + " ".join(f"results/{name}/summary.nc" for name in BEYOND)
+    + " --directory runs/beyond --configfile beyond.yaml",
+    "snakemake phase --directory runs/beyond --configfile config/beyond.yaml": "snakemake phase"
+    " --directory runs/beyond --configfile config/beyond.yaml --dry-run",
     "snakemake --profile profiles/slurm": "snakemake --profile profiles/slurm --dry-run",
     "snakemake --profile profiles/generic": "snakemake --profile profiles/generic --dry-run",
     "snakemake --profile profiles/slurm --configfile config/paper.yaml --directory runs/paper": "snakemake"
