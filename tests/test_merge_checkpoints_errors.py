@@ -97,9 +97,10 @@ def test_second_checkpoint_that_does_not_merge(kind: str, tmp_path: Path) -> Non
     [
         ({"method": "scaled"}, r"^--method scaled needs --coefficient"),
         ({"coefficient": 0.5}, r"^--coefficient 0.5 goes with --method scaled, not with sum"),
-        ({"method": "scaled", "coefficient": float("nan")}, r"coefficient"),
         ({"method": "slerp"}, r"^--method slerp is not known; known: sum, average, scaled"),
         ({"max_shard_size": "big"}, r"^--max-shard-size big is no size"),
+        ({"max_shard_size": "0"}, r"^--max-shard-size 0 leaves no room"),
+        ({"method": "scaled", "coefficient": float("nan")}, r"^--coefficient nan is not finite"),
         ({"plot": Path("x.png"), "predict": True}, r"^--plot x.png must end in .pdf"),
         ({"report": Path(), "predict": True}, r"^--report . is a folder; give a file"),
         ({"report": Path("x.nc"), "predict": False}, r"^--no-predict leaves --output alone"),

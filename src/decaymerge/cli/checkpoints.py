@@ -1,5 +1,6 @@
 """Commands that get real data and checkpoints, scan them, and merge them."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -152,6 +153,8 @@ def merge_checkpoints(
             "--no-predict leaves --output alone to be written: give it, without --report and --plot"
         )
     shard_bytes = parse_bytes("--max-shard-size", max_shard_size)
+    if shard_bytes == 0:
+        raise UserError(f"--max-shard-size {max_shard_size} leaves no room; write it as in 2GB or 512MiB")
     if output is not None:
         merge.refuse_existing(output)
     sources = _sources(job, cache)
@@ -186,6 +189,8 @@ def _checkpoints_job(
         raise UserError("--method scaled needs --coefficient, as in --coefficient 0.5")
     if method != "scaled" and coefficient is not None:
         raise UserError(f"--coefficient {coefficient:g} goes with --method scaled, not with {method}")
+    if coefficient is not None and not math.isfinite(coefficient):
+        raise UserError(f"--coefficient {coefficient} is not finite; give a number, as in --coefficient 0.5")
     if len(models) < 2:
         raise UserError(f"{models[0]} alone is nothing to merge; give two checkpoints or more")
     if twice := [text for text in models if models.count(text) > 1]:
