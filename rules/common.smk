@@ -57,7 +57,6 @@ wildcard_constraints:
     ),
     block=one_of(block for experiment in EXPERIMENTS.values() for block in jobs.seed_blocks(experiment)),
     model=one_of(MODELS),
-    sweep=one_of(CONFIG.figures.sweeps),
     checkpoint="[A-Za-z0-9._=@-]+",
 
 
@@ -217,9 +216,9 @@ def checkpoint_files(wildcards):
     return [str(file) for file in files]
 
 
-def sweep_demand(wildcards):
-    """Memory and time of a figure that shows several experiments."""
-    return demand.figure([EXPERIMENTS[name] for name in CONFIG.figures.sweeps[wildcards.sweep]])
+def title_of(figure):
+    """Name of a figure as a reader knows it, such as ``Figure 2``."""
+    return figure.replace("figure", "figure ").replace("_", " ").capitalize()
 
 
 def scan_figure_settings(names):

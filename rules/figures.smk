@@ -1,145 +1,65 @@
 """Pictures. Figures 2 and 3, the overlap and sweeps show several experiments; others have a figure of their own."""
 
-FIGURE2 = CONFIG.figure2
-FIGURE3 = CONFIG.figure3
-OVERLAP = CONFIG.figures.overlap
-SWEEPS = CONFIG.figures.sweeps
+COMPARISONS = CONFIG.comparisons
 SHOWS = {
+    "figure2": "norm ratio and errors against λ, one task",
+    "figure3": "own and merged networks of two tasks",
+    "overlap": "interference of the first layer, measured, foreseen, bounded",
     "many_tasks": "sums of more and more networks",
     "depth": "own networks and their sum against the depth",
     "layers": "the gap between own networks and their sum, layer by layer",
     "phase": "own networks and their sum over steps and λ",
 }
-SWEPT = [name for names in SWEEPS.values() for name in names]
+COMPARED = [name for names in COMPARISONS.values() for name in names]
 # Experiments that are there for their claims are shown by the claims' pictures.
-DRAWN_ALONE = [name for name in EXPERIMENTS if name not in [*FIGURE2, *FIGURE3, *CLAIMED, *SWEPT]]
+DRAWN_ALONE = [name for name in EXPERIMENTS if name not in [*COMPARED, *CLAIMED]]
 
 
-rule draw_figure2:
-    input:
-        summaries=expand(rules.gather.output, experiment=FIGURE2),
-        code=modules("figures", "store"),
-    output:
-        pdf="results/figures/figure2.pdf",
-        png=report(
-            "results/figures/figure2.png",
-            caption="../report/figure2.rst",
-            category="Figures",
-            labels={"figure": "Figure 2", "shows": "norm ratio and errors against λ, one task"},
-        ),
-    log:
-        "logs/figures/figure2.log",
-    benchmark:
-        "benchmarks/figures/figure2.tsv"
-    conda:
-        ENVIRONMENT
-    threads: 1
-    resources:
-        mem_mb=megabytes(demand.figure([EXPERIMENTS[name] for name in FIGURE2])),
-        runtime=minutes(demand.figure([EXPERIMENTS[name] for name in FIGURE2])),
-    params:
-        settings=lambda wildcards: jobs.figure_job(CONFIG, FIGURE2).model_dump_json(),
-    message:
-        "Draw Figure 2"
-    shell:
-        "decaymerge figures figure2 {output.pdf} {input.summaries} --settings {params.settings:q} > {log} 2>&1"
+for figure, names in COMPARISONS.items():
 
+    rule:
+        name:
+            f"draw_{figure}"
+        input:
+            summaries=expand(
+                rules.check_claims.output.traces if figure == "overlap" else rules.gather.output,
+                experiment=names,
+            ),
+            code=modules("figures", "store"),
+        output:
+            pdf=f"results/figures/{figure}.pdf",
+            png=report(
+                f"results/figures/{figure}.png",
+                caption=f"../report/{figure}.rst",
+                category="Figures",
+                labels={"figure": title_of(figure), "shows": SHOWS[figure]},
+            ),
+        log:
+            f"logs/figures/{figure}.log",
+        benchmark:
+            f"benchmarks/figures/{figure}.tsv"
+        conda:
+            ENVIRONMENT
+        threads: 1
+        resources:
+            mem_mb=megabytes(demand.figure([EXPERIMENTS[name] for name in names])),
+            runtime=minutes(demand.figure([EXPERIMENTS[name] for name in names])),
+        params:
+            figure=figure,
+            settings=jobs.figure_job(CONFIG, names).model_dump_json(),
+        message:
+            f"Draw {title_of(figure)}"
+        shell:
+            "decaymerge figures {params.figure} {output.pdf} {input.summaries} --settings {params.settings:q}"
+            " > {log} 2>&1"
 
-rule draw_overlap:
-    input:
-        summaries=expand(rules.check_claims.output.traces, experiment=OVERLAP),
-        code=modules("figures", "store"),
-    output:
-        pdf="results/figures/overlap.pdf",
-        png=report(
-            "results/figures/overlap.png",
-            caption="../report/overlap.rst",
-            category="Figures",
-            labels={
-                "figure": "Overlap",
-                "shows": "interference of the first layer, measured, foreseen, bounded",
-            },
-        ),
-    log:
-        "logs/figures/overlap.log",
-    benchmark:
-        "benchmarks/figures/overlap.tsv"
-    conda:
-        ENVIRONMENT
-    threads: 1
-    resources:
-        mem_mb=megabytes(demand.figure([EXPERIMENTS[name] for name in OVERLAP])),
-        runtime=minutes(demand.figure([EXPERIMENTS[name] for name in OVERLAP])),
-    params:
-        settings=lambda wildcards: jobs.figure_job(CONFIG, OVERLAP).model_dump_json(),
-    message:
-        "Draw interference against overlap"
-    shell:
-        "decaymerge figures overlap {output.pdf} {input.summaries} --settings {params.settings:q} > {log} 2>&1"
-
-
-rule draw_figure3:
-    input:
-        summaries=expand(rules.gather.output, experiment=FIGURE3),
-        code=modules("figures", "store"),
-    output:
-        pdf="results/figures/figure3.pdf",
-        png=report(
-            "results/figures/figure3.png",
-            caption="../report/figure3.rst",
-            category="Figures",
-            labels={"figure": "Figure 3", "shows": "own and merged networks of two tasks"},
-        ),
-    log:
-        "logs/figures/figure3.log",
-    benchmark:
-        "benchmarks/figures/figure3.tsv"
-    conda:
-        ENVIRONMENT
-    threads: 1
-    resources:
-        mem_mb=megabytes(demand.figure([EXPERIMENTS[name] for name in FIGURE3])),
-        runtime=minutes(demand.figure([EXPERIMENTS[name] for name in FIGURE3])),
-    params:
-        settings=lambda wildcards: jobs.figure_job(CONFIG, FIGURE3).model_dump_json(),
-    message:
-        "Draw Figure 3"
-    shell:
-        "decaymerge figures figure3 {output.pdf} {input.summaries} --settings {params.settings:q} > {log} 2>&1"
-
-
-rule draw_sweep:
-    input:
-        summaries=lambda wildcards: expand(rules.gather.output, experiment=SWEEPS[wildcards.sweep]),
-        code=modules("figures", "store"),
-    output:
-        pdf="results/figures/{sweep}.pdf",
-        png=report(
-            "results/figures/{sweep}.png",
-            caption="../report/sweep.rst",
-            category="Figures",
-            labels=lambda wildcards: {
-                "figure": wildcards.sweep.replace("_", " ").capitalize(),
-                "shows": SHOWS[wildcards.sweep],
-            },
-        ),
-    log:
-        "logs/figures/{sweep}.log",
-    benchmark:
-        "benchmarks/figures/{sweep}.tsv"
-    conda:
-        ENVIRONMENT
-    threads: 1
-    resources:
-        mem_mb=lambda wildcards, attempt: attempt * sweep_demand(wildcards).megabytes,
-        runtime=lambda wildcards, attempt: attempt * sweep_demand(wildcards).minutes,
-    params:
-        settings=lambda wildcards: jobs.figure_job(CONFIG, SWEEPS[wildcards.sweep]).model_dump_json(),
-    message:
-        "Draw {wildcards.sweep}"
-    shell:
-        "decaymerge figures {wildcards.sweep} {output.pdf} {input.summaries} --settings {params.settings:q}"
-        " > {log} 2>&1"
+    rule:
+        name:
+            figure
+        input:
+            expand("results/figures/{figure}.{kind}", figure=figure, kind=["pdf", "png"]),
+        message:
+            f"{title_of(figure)} is results/figures/{figure}.pdf"
 
 
 rule draw_experiment:
@@ -249,52 +169,7 @@ if MODELS:
             "Figure 1 is results/figures/figure1.pdf"
 
 
-ruleorder:
-    draw_figure2
-    > draw_figure3
-    > draw_overlap
-    > draw_sweep
-    > draw_figure1_overview
-    > draw_figure1
-    > draw_experiment
-
-
-if FIGURE2:
-
-    rule figure2:
-        input:
-            rules.draw_figure2.output,
-        message:
-            "Figure 2 is results/figures/figure2.pdf"
-
-
-if OVERLAP:
-
-    rule overlap:
-        input:
-            rules.draw_overlap.output,
-        message:
-            "Interference against overlap is results/figures/overlap.pdf"
-
-
-for sweep in SWEEPS:
-
-    rule:
-        name:
-            sweep
-        input:
-            expand(rules.draw_sweep.output, sweep=sweep),
-        message:
-            f"{SHOWS[sweep]}: results/figures/{sweep}.pdf"
-
-
-if FIGURE3:
-
-    rule figure3:
-        input:
-            rules.draw_figure3.output,
-        message:
-            "Figure 3 is results/figures/figure3.pdf"
+ruleorder: draw_figure1_overview > draw_figure1 > draw_experiment
 
 
 if "fashion_mnist" in DRAWN_ALONE:
@@ -308,42 +183,8 @@ if "fashion_mnist" in DRAWN_ALONE:
 
 rule figures:
     input:
-        rules.draw_figure2.output if FIGURE2 else [],
-        rules.draw_figure3.output if FIGURE3 else [],
-        rules.draw_overlap.output if OVERLAP else [],
-        expand(rules.draw_sweep.output, sweep=SWEEPS),
+        expand("results/figures/{figure}.{kind}", figure=COMPARISONS, kind=["pdf", "png"]),
         rules.figure1.input if MODELS else [],
         expand(rules.draw_experiment.output, experiment=DRAWN_ALONE),
     message:
         "All figures are in results/figures"
-
-
-rule overview:
-    input:
-        results=expand(rules.gather.output, experiment=[*FIGURE2, *FIGURE3, *DRAWN_ALONE])
-        + expand(rules.check_claims.output.traces, experiment=CLAIMED)
-        + expand(rules.scan_model.output, model=MODELS),
-        code=modules("figures", "store"),
-    output:
-        report(
-            "results/overview.html",
-            caption="../report/overview.rst",
-            category="Run",
-            labels={"page": "settings, scans, origin"},
-        ),
-    log:
-        "logs/figures/overview.log",
-    benchmark:
-        "benchmarks/figures/overview.tsv"
-    conda:
-        ENVIRONMENT
-    threads: 1
-    resources:
-        mem_mb=megabytes(demand.figure([])),
-        runtime=minutes(demand.figure([])),
-    params:
-        settings=CONFIG.model_dump_json(exclude_unset=True),
-    message:
-        "Write the page of settings, scans and origin, for the report"
-    shell:
-        "decaymerge overview {output} {input.results} --settings {params.settings:q} > {log} 2>&1"

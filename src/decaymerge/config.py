@@ -24,6 +24,12 @@ from decaymerge.settings import (
 SOURCE = r"^(hub:[\w.-]+/[\w.-]+(@[\w./-]+)?|pypi:[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9._+!-]+|path:.+)$"
 
 
+SWEEPS = ("many_tasks", "depth", "layers", "phase")
+"""Figures of what is ours, whose settings are the names of the experiments that they show."""
+TAKEN = ("scan", "figures", "figure1", "figure2", "figure3", "overlap", "table1", *SWEEPS)
+"""Names in ``results`` and ``results/figures`` that no experiment can have."""
+
+
 class ScanModel(Settings):
     """A checkpoint to scan."""
 
@@ -102,7 +108,7 @@ class Figures(Settings):
     @property
     def sweeps(self) -> dict[str, list[str]]:
         """Figures of what is ours, that are drawn where they name experiments."""
-        named = {name: getattr(self, name) for name in ("many_tasks", "depth", "layers", "phase")}
+        named = {name: getattr(self, name) for name in SWEEPS}
         return {figure: names for figure, names in named.items() if names}
 
 
@@ -128,19 +134,7 @@ class Config(Settings):
         if not self.experiments and not self.scan.models:
             raise refuse("experiments and scan.models are both empty: there is nothing to do")
         for name in self.experiments:
-            if name in (
-                "scan",
-                "figures",
-                "figure1",
-                "figure2",
-                "figure3",
-                "overlap",
-                "many_tasks",
-                "depth",
-                "layers",
-                "phase",
-                "table1",
-            ) or name.startswith("claims"):
+            if name in TAKEN or name.startswith("claims"):
                 raise refuse(f"experiment name {name!r} is taken by results/{name}; choose another")
         named = {f"figures.overlap[{i}]": name for i, name in enumerate(self.figures.overlap)}
         for figure, names in self.figures.sweeps.items():
@@ -206,6 +200,13 @@ class Config(Settings):
         found = [self.experiments[name] for name in names if name in self.experiments]
         shown = len(found) == len(names) and all(one.merging and one.network.hidden for one in found)
         return names if shown else []
+
+
+    @property
+    def comparisons(self) -> dict[str, list[str]]:
+        """Experiments of each figure that shows several, of those figures that are drawn."""
+        named = {"figure2": self.figure2, "figure3": self.figure3, "overlap": self.figures.overlap}
+        return {figure: names for figure, names in named.items() if names} | self.figures.sweeps
 
 
 def check(raw: object) -> Config:
