@@ -69,6 +69,16 @@ def smoke_config() -> dict[str, Any]:
     return config
 
 
+def changed(config: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """The configuration, a copy of its own, with the setting at ``a/b/c`` set."""
+    *parents, last = path.split("/")
+    place = config
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    return config
+
+
 def assert_same_results(folder: Path, expected: Path) -> None:
     """Every tensor, check and table is bit by bit the same, and there is no file too many or too few."""
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from conftest import Workflow
+from conftest import Workflow, changed
 from decaymerge import store
 from decaymerge.config import check
 from decaymerge.errors import UserError
@@ -126,16 +126,6 @@ def test_merge_first() -> None:
     assert pairs(**four) == {"first_3": ["a", "b", "c"], "all": ["a", "b", "c", "d"]}
 
 
-def with_change(path: str, value: Any) -> dict[str, Any]:
-    config = tiny()
-    *parents, last = path.split("/")
-    place = config
-    for parent in parents:
-        place = place[parent]
-    place[last] = value
-    return config
-
-
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
@@ -157,7 +147,7 @@ def with_change(path: str, value: Any) -> dict[str, Any]:
 )
 def test_refuses(path: str, value: Any, expected: str) -> None:
     with pytest.raises(UserError) as refusal:
-        check(with_change(path, value))
+        check(changed(tiny(), path, value))
     assert expected in str(refusal.value) and "\n" not in str(refusal.value)
 
 

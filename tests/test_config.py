@@ -14,24 +14,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import REPOSITORY, Workflow, smoke_config
+from conftest import REPOSITORY, Workflow, changed, smoke_config
 from decaymerge import jobs
 from decaymerge.config import check, json_schema
 from decaymerge.errors import UserError
 from decaymerge.experiments import Experiment, experiment_pairs
 
 GAUSSIAN = {"dataset": "gaussian", "dim": 12, "samples": 5}
-
-
-def changed(path: str, value: Any) -> dict[str, Any]:
-    """The smoke configuration with one setting changed."""
-    config = smoke_config()
-    *parents, last = path.split("/")
-    place = config
-    for parent in parents:
-        place = place[parent]
-    place[last] = value
-    return config
 
 
 def experiment(**settings: Any) -> Experiment:
@@ -175,14 +164,16 @@ def test_refuses(path: str, value: Any, expected: str) -> None:
         config = smoke_config()
         config["experiments"]["../x"] = value
     else:
-        config = changed(path, value)
+        config = changed(smoke_config(), path, value)
     with pytest.raises(UserError) as refusal:
         check(config)
     assert expected in str(refusal.value)
 
 
 def test_refused_before_any_job_starts(tmp_path: Any) -> None:
-    workflow = Workflow(tmp_path, changed("experiments/independent/training/weight_decay", [-1]))
+    workflow = Workflow(
+        tmp_path, changed(smoke_config(), "experiments/independent/training/weight_decay", [-1])
+    )
     done = workflow.snakemake()
     assert done.returncode != 0
     assert "experiments.independent.training.weight_decay[0] = -1" in done.stdout + done.stderr

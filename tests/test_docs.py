@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import torch
 import yaml
-from safetensors.torch import load_file, save_file
 
 from conftest import REPOSITORY, Workflow
 from decaymerge.claims import CLAIMS, SCAN_CLAIMS
 from decaymerge.cli import app
 from decaymerge.config import check
 from decaymerge.store import read
+from test_merge_checkpoints import bert
 
 DOCUMENTS = ["README.md", *sorted(str(p.relative_to(REPOSITORY)) for p in REPOSITORY.glob("docs/**/*.md"))]
 FENCE = re.compile(r"^```(\w*)(?: title=\"([^\"\n]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -33,7 +32,7 @@ INSTEAD = {
     "make test": "make -n test",
     "make slurm-test": "make -n slurm-test",
     "make report": "make -n report",  # the page of it makes one of the smoke run
-    "python examples/minimal.py": "python -m py_compile examples/minimal.py",  # tests/test_example.py runs it
+    "python examples/minimal.py": "python -m py_compile examples/minimal.py",  # tests/test_examples.py runs it
     "python examples/minilm.py": "python -m py_compile examples/minilm.py",  # tests/test_examples.py runs it
     "make beyond": "snakemake "
     + " ".join(f"results/{name}/summary.nc" for name in BEYOND)
@@ -91,7 +90,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / ".venv" / part.name).symlink_to(part)
     (folder / ".venv/.installed").touch()
     for seed, name in enumerate(("BASE", "A", "B", "C")):
-        write_checkpoint(folder / name, seed)
+        bert(folder / name, seed)
     (folder / "beyond.yaml").write_text(yaml.safe_dump({"experiments": small_beyond()}))
     run(folder, "make smoke")
     (folder / "results").symlink_to("runs/smoke/results")
@@ -123,20 +122,6 @@ def small_beyond() -> dict[str, Any]:
         if name.startswith("width"):
             one |= {"task_count": 3, "merge_first": [2, 3]}
     return {name: experiments[name] for name in BEYOND}
-
-
-def write_checkpoint(folder: Path, seed: int) -> None:
-    """A small transformer, as `save_pretrained` writes it; with another seed a little other weights."""
-    shutil.copytree(REPOSITORY / "tests/data/tiny_bert", folder)
-    path = folder / "model.safetensors"
-    rng = torch.Generator().manual_seed(seed)
-    tensors = {
-        name: tensor + 0.01 * torch.randn(tensor.shape, generator=rng)
-        if tensor.is_floating_point()
-        else tensor
-        for name, tensor in load_file(path).items()
-    }
-    save_file(tensors, path, metadata={"format": "pt"})
 
 
 def run(folder: Path, command: str) -> str:
