@@ -201,7 +201,6 @@ class Config(Settings):
         shown = len(found) == len(names) and all(one.merging and one.network.hidden for one in found)
         return names if shown else []
 
-
     @property
     def comparisons(self) -> dict[str, list[str]]:
         """Experiments of each figure that shows several, of those figures that are drawn."""

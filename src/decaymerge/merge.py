@@ -1,7 +1,7 @@
 """Stage ``merge``: one network from several, layer by layer."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import xarray as xr
 
@@ -10,7 +10,10 @@ from decaymerge.errors import UserError
 from decaymerge.experiments import MergeSettings, merge_name
 from decaymerge.jobs import MergeJob
 
-Weights = Any
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Weights = TypeVar("Weights", xr.Dataset, "Tensor")
 """``W1 … WK`` with dims ``(seed, step, out_k, in_k)``, whose arithmetic acts on every layer, step and seed; or one
 matrix of a checkpoint."""
 
@@ -30,7 +33,7 @@ def scaled(networks: Sequence[Weights], coefficient: float) -> Weights:
     return coefficient * sum_weights(networks)
 
 
-METHODS: dict[str, Callable[..., Weights]] = {"sum": sum_weights, "average": average, "scaled": scaled}
+METHODS: dict[str, Callable[..., Any]] = {"sum": sum_weights, "average": average, "scaled": scaled}
 
 
 def merge(job: MergeJob, networks: Sequence[xr.Dataset]) -> xr.Dataset:

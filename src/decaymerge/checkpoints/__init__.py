@@ -98,7 +98,7 @@ def _refuse_quantised(name: str, checkpoint: Checkpoint) -> None:
         kind = info.dtype if info.dtype is not None else checkpoint.read([tensor])[0].dtype
         if kind.is_floating_point and kind not in DTYPES.values():
             raise UserError(
-                f"{tensor} of {name} is {_type(kind)}, which means nothing without its scales;"
+                f"{tensor} of {name} is {type_name(kind)}, which means nothing without its scales;"
                 " give the checkpoint in 16 or 32 bits"
             )
 
@@ -147,8 +147,8 @@ def _compare_buffers(first: str, reference: Checkpoint, name: str, other: Checkp
             raise UserError(f"{tensor} holds floating-point numbers in one of {first} and {name} alone")
         if info.dtype is None and not reference.read([tensor])[0].equal(other.read([tensor])[0]):
             raise UserError(
-                f"{tensor} is {_type(reference.read([tensor])[0].dtype)}, which is not summed, and differs between"
-                f" {first} and {name}; quantised checkpoints do not merge"
+                f"{tensor} is {type_name(reference.read([tensor])[0].dtype)}, which is not summed, and differs"
+                f" between {first} and {name}; quantised checkpoints do not merge"
             )
 
 
@@ -162,7 +162,8 @@ def _shape(info: TensorInfo) -> str:
     return " x ".join(map(str, info.shape)) or "a number"
 
 
-def _type(kind: torch.dtype) -> str:
+def type_name(kind: torch.dtype) -> str:
+    """As a user writes it, such as ``float16``."""
     return str(kind).removeprefix("torch.")
 
 

@@ -9,8 +9,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from decaymerge.checkpoints import Sources, is_embedding, stored_bytes
+from decaymerge.checkpoints import Sources, is_embedding, stored_bytes, type_name
 from decaymerge.errors import UserError
+from decaymerge.fetch.model import TOKENIZER
 from decaymerge.jobs import CheckpointsJob
 from decaymerge.merge import apply
 from decaymerge.progress import progress_bar
@@ -18,18 +19,12 @@ from decaymerge.provenance import provenance
 from decaymerge.whole import whole_folder
 
 COPIED = (
+    *TOKENIZER,
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
     "processor_config.json",
     "chat_template*",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab*",
-    "merges.txt",
-    "*.model",
-    "*.tiktoken",
     "configuration_*.py",
     "modeling_*.py",
     "tokenization_*.py",
@@ -52,9 +47,9 @@ def merged(sources: Sources, job: CheckpointsJob, tensor: str) -> Tensor:
     total: Tensor = apply(job.method, summands)
     made = (total if base is None else base + total).to(info.dtype).contiguous()
     if not made.isfinite().all():
-        kind = str(info.dtype).removeprefix("torch.")
         raise UserError(
-            f"{tensor}: the merged numbers are too large for {kind}; store {sources.names[0]} in float32"
+            f"{tensor}: the merged numbers are too large for {type_name(info.dtype)};"
+            f" store {sources.names[0]} in float32"
         )
     return made
 

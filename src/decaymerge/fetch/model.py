@@ -24,12 +24,13 @@ from decaymerge.progress import progress_bar
 MANIFEST = "manifest.json"
 """Written last: a folder that holds it is complete."""
 TOKENIZER = (
-    "tokenizer*.json",
+    "tokenizer*",
     "special_tokens_map.json",
     "added_tokens.json",
-    "vocab.*",
+    "vocab*",
     "merges.txt",
     "*.model",
+    "*.tiktoken",
 )
 WANTED = (
     *("config.json", "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt"),

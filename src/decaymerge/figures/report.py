@@ -8,16 +8,15 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import xarray as xr
-from jinja2 import Environment, PackageLoader
 from latex2mathml.converter import convert
 from markupsafe import Markup, escape
 
 from decaymerge.claims import CLAIMS, SCAN_CLAIMS
 from decaymerge.claims.check import Check
 from decaymerge.figures.claims import draw_claim, draw_scan_claim, draw_width
+from decaymerge.figures.page import write_page
 from decaymerge.figures.style import save
 from decaymerge.jobs import FigureJob
-from decaymerge.whole import whole
 
 WORKERS = 2
 """Processes that draw, as many as the rule has threads."""
@@ -58,18 +57,8 @@ def write_report(
         }
         for name in names
     ]
-    environment = Environment(
-        loader=PackageLoader("decaymerge.figures"),
-        autoescape=True,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"number": _number, "slug": lambda status: status.replace(" ", "-")}
-    page = environment.get_template("claims.html").render(
-        claims=claims, meanings=MEANINGS, made_by=sorted({check.made_by for check in checks})
-    )
-    with whole(output) as temporary:
-        temporary.write_text(page)
+    made_by = sorted({check.made_by for check in checks})
+    write_page("claims.html", output, claims=claims, meanings=MEANINGS, made_by=made_by)
 
 
 def _shown(name: str, traces: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
@@ -97,7 +86,3 @@ def with_formulas(text: str) -> Markup:
     """Text whose parts between dollar signs are LaTeX, as HTML with MathML."""
     parts = text.split("$")
     return Markup("").join(Markup(convert(part)) if i % 2 else escape(part) for i, part in enumerate(parts))
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"

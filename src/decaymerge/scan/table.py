@@ -42,20 +42,29 @@ def of_plan(checkpoint: Checkpoint, plan: Plan) -> str:
 
 def of_scan(scanned: xr.Dataset) -> str:
     """One line a layer: Frobenius norm and stable rank of each role."""
-    roles = scanned.role.values.tolist()
     width = max(len(name) for name in scanned.layer_name.values)
     cell = 17
     lines = [
-        "Frobenius norm / stable rank".rjust(width + cell),
-        " " * width + "".join(role.rjust(cell) for role in roles),
+        name.ljust(width) + "".join(text.rjust(cell) for text in cells)
+        for name, *cells in (["", *scanned.role.values.tolist()], *rows_of(scanned))
     ]
-    for layer in scanned.layer.values:
-        of_layer = scanned.sel(layer=layer)
-        cells = [
-            f"{norm:.4g} / {rank:.3g}" if np.isfinite(norm) else "-"
-            for norm, rank in zip(of_layer.frobenius_norm.values, of_layer.stable_rank.values, strict=True)
+    return "\n".join(["Frobenius norm / stable rank".rjust(width + cell), *lines])
+
+
+def rows_of(scanned: xr.Dataset) -> list[list[str]]:
+    """A row for each layer: its name, and norm and stable rank of each role."""
+    return [
+        [
+            str(name),
+            *(
+                f"{norm:.4g} / {rank:.3g}" if np.isfinite(norm) else "-"
+                for norm, rank in zip(norms, ranks, strict=True)
+            ),
         ]
-        lines.append(
-            str(of_layer.layer_name.values).ljust(width) + "".join(text.rjust(cell) for text in cells)
+        for name, norms, ranks in zip(
+            scanned.layer_name.values,
+            scanned.frobenius_norm.transpose("layer", "role").values,
+            scanned.stable_rank.transpose("layer", "role").values,
+            strict=True,
         )
-    return "\n".join(lines)
+    ]

@@ -13,6 +13,7 @@ from decaymerge.datasets import FashionMnistTask
 from decaymerge.errors import UserError
 from decaymerge.fetch.fashion_mnist import SHA256
 from decaymerge.jobs import TasksJob
+from decaymerge.tasks.padded import padded
 
 HEADER_BYTES = {"images": 16, "labels": 8}
 
@@ -59,7 +60,6 @@ def fashion_mnist(
     images, classes = map(read_idx, files)
     chosen = rng.choice(len(images), job.settings.samples, replace=False)
     pixels = images[chosen].astype(np.float64)
-    inputs = np.zeros((len(chosen), job.tasks, FashionMnistTask.pixels))
-    inputs[:, job.index] = pixels / np.linalg.norm(pixels, axis=1, keepdims=True)
+    inputs = padded(job, pixels / np.linalg.norm(pixels, axis=1, keepdims=True))
     labels = np.where(classes[chosen] < 5, 1, -1) * (-1) ** (job.index % 2)
-    return inputs.reshape(len(chosen), -1), labels
+    return inputs, labels

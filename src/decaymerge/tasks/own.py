@@ -12,6 +12,7 @@ import xarray as xr
 from decaymerge.datasets import FileTask, FunctionTask, OwnTask
 from decaymerge.errors import UserError
 from decaymerge.jobs import TasksJob
+from decaymerge.tasks.padded import padded
 
 Sample = tuple[np.ndarray, np.ndarray]
 
@@ -140,7 +141,5 @@ def _placed(job: TasksJob, inputs: np.ndarray, labels: np.ndarray, source: str) 
             raise UserError(f"normalised: true, but {source} has inputs that are zero; remove these samples")
         inputs = inputs / norms
     if settings.padded:
-        blocks = np.zeros((len(inputs), job.tasks, settings.dim))
-        blocks[:, job.index] = inputs
-        inputs = blocks.reshape(len(inputs), -1)
+        inputs = padded(job, inputs)
     return inputs, labels

@@ -1,0 +1,28 @@
+"""Pages, written from the templates beside this file."""
+
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader
+
+from decaymerge.whole import whole
+
+
+def write_page(template: str, output: Path, **content: object) -> None:
+    """Write the template, filled, to ``output``, HTML.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    environment = Environment(
+        loader=PackageLoader("decaymerge.figures"),
+        autoescape=True,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"number": _number, "slug": lambda status: status.replace(" ", "-")}
+    with whole(output) as temporary:
+        temporary.write_text(environment.get_template(template).render(content))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
