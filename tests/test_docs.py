@@ -99,10 +99,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
     search = f"{folder / '.venv/bin'}:{os.environ['PATH']}"
+    # As in a user's shell: `make test` tells the programs it starts that they are below it.
+    user = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
     return subprocess.run(
         ["bash", "-c", command],
         cwd=folder,
-        env=os.environ | {"PATH": search, "PYTHONPATH": str(folder / "src")},
+        env=user | {"PATH": search, "PYTHONPATH": str(folder / "src")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
