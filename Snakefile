@@ -22,7 +22,7 @@ include: "rules/evaluate.smk"
 include: "rules/scan.smk"
 include: "rules/claims.smk"
 include: "rules/figures.smk"
-include: "rules/report.smk"
+include: "rules/overview.smk"
 
 
 rule all:

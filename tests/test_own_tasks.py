@@ -112,6 +112,7 @@ def test_the_larger_label_is_1(values: tuple[Any, Any], data: dict[str, np.ndarr
         ({"inputs": np.full((50, 2), np.nan)}, "inputs hold nan or inf"),
         ({"inputs": np.ones((50, 3))}, "dim: 2, but inputs of .*data.npz have 3 features"),
         ({"inputs": np.zeros((50, 2))}, "normalised: true, but .* has inputs that are zero"),
+        ({"inputs": np.full((50, 2), 1e300)}, "normalised: true, but norms of inputs of .* overflow"),
         ({"inputs": np.ones((10, 2)), "labels": np.arange(10) % 2}, "samples: 20, but .*data.npz has 10"),
         ({"labels": None}, "has no array 'labels'; it holds: inputs"),
         ({"labels": np.array([None] * 50)}, "cannot be read"),
@@ -128,10 +129,21 @@ def test_wrong_files_are_one_line(
 
 
 @pytest.mark.parametrize("name", ["data.npz", "data.nc"])
-def test_damaged_file(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(b"no archive")
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut off", b"\x89HDF\r\n\x1a\n cut off"])
+def test_damaged_file(content: bytes, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match="cannot be read"):
         tasks.make(file_job(), [tmp_path / name])
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_archive_with_damaged_content(write: Any, data: dict[str, np.ndarray], tmp_path: Path) -> None:
+    write(tmp_path / "data.npz", **data)
+    content = bytearray((tmp_path / "data.npz").read_bytes())
+    content[300:320] = bytes(255 - byte for byte in content[300:320])
+    (tmp_path / "data.npz").write_bytes(content)
+    with pytest.raises(UserError, match="cannot be read"):
+        tasks.make(file_job(), [tmp_path / "data.npz"])
 
 
 def test_function(code: Path) -> None:
@@ -167,6 +179,10 @@ def test_unknown_argument_and_code_that_does_not_load(code: Path, tmp_path: Path
     other.write_text("import nowhere_to_be_found")
     with pytest.raises(UserError, match="ModuleNotFoundError"):
         tasks.make(function_job(), [other])
+    script = tmp_path / "script.py"
+    script.write_text("import sys\nsys.exit(0)")
+    with pytest.raises(UserError, match="script[.]py: SystemExit: 0"):
+        tasks.make(function_job(), [script])
 
 
 def own_run(folder: Path, data: dict[str, np.ndarray]) -> Workflow:

@@ -1,6 +1,8 @@
 """Tasks with data of one's own, from a file or from a function."""
 
 import importlib.util
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -39,7 +41,7 @@ def from_function(job: TasksJob, rng: np.random.Generator, files: Sequence[Path]
     make = load_function(path, settings.function.rpartition(":")[2])
     try:
         made = make(rng, settings.samples, **settings.arguments)
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise UserError(f"{name} raised {type(error).__name__}: {' '.join(str(error).split())}") from error
     if not isinstance(made, tuple) or len(made) != 2:
         raise UserError(f"{name} returned {type(made).__name__}; it must return (inputs, labels)")
@@ -63,9 +65,9 @@ def read(path: Path) -> Sample:
             with np.load(path, allow_pickle=False) as arrays:
                 found = {name: arrays[name] for name in arrays.files}
         else:
-            with xr.open_dataset(path) as data:
+            with xr.open_dataset(path, engine="netcdf4") as data:
                 found = {str(name): data[name].values for name in data.variables}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     for name in ("inputs", "labels"):
         if name not in found:
@@ -85,7 +87,7 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises; a script ends itself
         raise UserError(f"{path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     found = getattr(module, name, None)
     if not callable(found):
@@ -136,9 +138,12 @@ def _placed(job: TasksJob, inputs: np.ndarray, labels: np.ndarray, source: str) 
     if inputs.shape[1] != settings.dim:
         raise UserError(f"dim: {settings.dim}, but inputs of {source} have {inputs.shape[1]} features")
     if settings.normalised:
-        norms = np.linalg.norm(inputs, axis=1, keepdims=True)
+        with np.errstate(over="ignore"):
+            norms = np.linalg.norm(inputs, axis=1, keepdims=True)
         if not norms.all():
             raise UserError(f"normalised: true, but {source} has inputs that are zero; remove these samples")
+        if not np.isfinite(norms).all():
+            raise UserError(f"normalised: true, but norms of inputs of {source} overflow; scale them down")
         inputs = inputs / norms
     if settings.padded:
         inputs = padded(job, inputs)
