@@ -131,12 +131,12 @@ def experiment(**settings: Any) -> Experiment:
         (
             "scan/models/tiny_bert/source",
             "gpt2",
-            "scan.models.tiny_bert.source = 'gpt2': String should match",
+            "scan.models.tiny_bert.source = 'gpt2': give hub:org",
         ),
         (
             "scan/models/tiny_bert/source",
             [],
-            "scan.models.tiny_bert.source = []: List should have at least 1 item",
+            "scan.models.tiny_bert.source = []: give hub:org",
         ),
         ("scan/models/tiny_bert/sha256", "abc", "scan.models.tiny_bert.sha256 = 'abc': String should match"),
         ("scan/tolerance", 0, "scan.tolerance = 0: Input should be greater than"),

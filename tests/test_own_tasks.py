@@ -181,7 +181,7 @@ def test_unknown_argument_and_code_that_does_not_load(code: Path, tmp_path: Path
         tasks.make(function_job(), [other])
     script = tmp_path / "script.py"
     script.write_text("import sys\nsys.exit(0)")
-    with pytest.raises(UserError, match="script[.]py: SystemExit: 0"):
+    with pytest.raises(UserError, match=r"script\.py: SystemExit: 0"):
         tasks.make(function_job(), [script])
 
 

@@ -202,14 +202,15 @@ def test_command_by_hand(tmp_path: Path) -> None:
     ("arguments", "expected"),
     [
         (["path:/nowhere"], "/nowhere does not exist"),
-        (["gpt2"], "source = 'gpt2': String should match pattern"),
+        (["gpt2"], "source = 'gpt2': give hub:org/name"),
         (["path:."], "holds no *.safetensors, *.bin or *.pt file"),
         (["pypi:no-such-package-for-decaymerge==1.0"], "is not to be had from PyPI"),
         ([f"path:{TINY}", "--max-memory", "lots"], "--max-memory lots is no size; write it as in 2GB"),
         ([f"path:{TINY}", "--sha256", "0" * 64], "nothing has the sha256 0000"),
         ([f"path:{TINY}", "--plot", "x.xyz"], "--plot x.xyz must end in .pdf"),
         ([f"path:{TINY}", "--output", "."], "--output . is a folder"),
-        (["pypi:-rx==1"], "source = 'pypi:-rx==1': String should match pattern"),
+        (["pypi:one==1", "hub:two/two"], "source = ['pypi:one==1', 'hub:two/two']: give hub:org/name"),
+        (["pypi:-rx==1"], "source = 'pypi:-rx==1': give hub:org/name"),
         ([f"path:{TINY}", "--tolerance", "0"], "tolerance = 0.0: Input should be greater than 0"),
     ],
 )

