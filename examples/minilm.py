@@ -285,6 +285,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("results/minilm"), help="folder to write")
     parser.add_argument("--seed", type=int, default=0, help="of the split, the head and the minibatches")
     arguments = parser.parse_args()
+    if arguments.output.is_dir() and any(arguments.output.iterdir()):
+        sys.exit(f"error: --output {arguments.output} is not empty; give another folder, or remove it")
     start = time.perf_counter()
     results = run(arguments.output, SMALL if arguments.small else Size(), arguments.seed)
     results["seconds"] = round(time.perf_counter() - start)

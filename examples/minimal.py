@@ -32,7 +32,7 @@ def data(task: str) -> tuple[Tensor, Tensor]:
 
 
 def margins(weights: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """Y f(x) of each sample, f(x) = W_3 max(0, W_2 max(0, W_1 x))."""
+    """Margins z = y f(x) of each sample, f(x) = W_3 max(0, W_2 max(0, W_1 x))."""
     for weight in weights[:-1]:
         x = (x @ weight.T).relu()
     return y * (x @ weights[-1].T).squeeze(1)

@@ -82,7 +82,7 @@ rule report_claims:
     input:
         checks=rules.gather_claims.output,
         traces=expand(rules.check_claims.output.traces, experiment=CLAIMED),
-        code=modules("claims", "figures", "store"),
+        code=modules("claims", "figures", "jobs", "store"),
     output:
         page=report(
             "results/claims.html",

@@ -65,7 +65,8 @@ def modules(*names):
     package = CHECKOUT / "src/decaymerge"
     files = []
     for name in names:
-        files += sorted((package / name).glob("*.py")) or [package / f"{name}.py"]
+        folder = [file for file in (package / name).rglob("*") if file.suffix in (".py", ".html")]
+        files += sorted(folder) or [package / f"{name}.py"]
     return [str(file) for file in files]
 
 

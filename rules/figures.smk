@@ -25,7 +25,7 @@ for figure, names in COMPARISONS.items():
                 rules.check_claims.output.traces if figure == "overlap" else rules.gather.output,
                 experiment=names,
             ),
-            code=modules("figures", "store"),
+            code=modules("figures", "jobs", "store"),
         output:
             pdf=f"results/figures/{figure}.pdf",
             png=report(
@@ -65,7 +65,7 @@ for figure, names in COMPARISONS.items():
 rule draw_experiment:
     input:
         summaries=rules.gather.output,
-        code=modules("figures", "store"),
+        code=modules("figures", "jobs", "store"),
     output:
         pdf="results/figures/{experiment}.pdf",
         png=report(
@@ -95,7 +95,7 @@ rule draw_experiment:
 rule draw_figure1:
     input:
         scan=rules.scan_model.output,
-        code=modules("figures", "store"),
+        code=modules("figures", "jobs", "store"),
     output:
         pdf="results/figures/figure1_{model}.pdf",
         png=report(
@@ -125,7 +125,7 @@ rule draw_figure1:
 rule draw_figure1_overview:
     input:
         scans=expand(rules.scan_model.output, model=MODELS),
-        code=modules("figures", "store"),
+        code=modules("figures", "jobs", "store"),
     output:
         pdf="results/figures/figure1.pdf",
         png=report(

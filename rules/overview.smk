@@ -9,7 +9,7 @@ rule overview:
         results=expand(rules.gather.output, experiment=dict.fromkeys([*SUMMARISED, *DRAWN_ALONE]))
         + expand(rules.check_claims.output.traces, experiment=CLAIMED)
         + expand(rules.scan_model.output, model=MODELS),
-        code=modules("figures", "scan", "store"),
+        code=modules("figures", "jobs", "scan", "store"),
     output:
         report(
             "results/overview.html",

@@ -5,6 +5,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pytest
+import xarray as xr
 from matplotlib.patches import Rectangle
 
 from conftest import Workflow, changed
@@ -104,6 +105,28 @@ def test_sums_against_their_number_of_tasks(beyond: Workflow) -> None:
         np.testing.assert_allclose(found.sel(tasks=count), expected, rtol=1e-6)
 
 
+def test_sums_of_as_many_tasks_are_one_point(beyond: Workflow) -> None:
+    loss = store.read(beyond.folder / "results/three/summary.nc").loss
+    doubled = xr.concat([loss.sel(pair=["a+b"]), loss.sel(pair=["a+b"]) + 1, loss.sel(pair=["all"])], "pair")
+    found = against_task_count(doubled)
+    assert found.tasks.values.tolist() == [2, 3]
+    np.testing.assert_allclose(found.sel(tasks=2), against_task_count(loss).sel(tasks=2) + 0.5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("figure", ["depth", "many_tasks", "layers", "phase"])
+def test_figures_of_many_weight_decays_and_of_one(beyond: Workflow, figure: str) -> None:
+    """More λ than markers, colours or letters; one λ and few steps."""
+    config = tiny()
+    for one in config["experiments"].values():
+        one["training"]["weight_decay"] = [0.01 * i for i in range(12)]
+    summary = store.read(beyond.folder / "results/deep/summary.nc").isel(weight_decay=[0])
+    summary = summary.assign(error=summary.error.where(summary.step < summary.step.max(), 0.0))
+    many = xr.concat([summary.assign_coords(weight_decay=[0.01 * i]) for i in range(12)], "weight_decay")
+    names = ["deep"]
+    FIGURES[figure](figure_job(check(config), names), [many]).canvas.draw()
+    FIGURES[figure](figure_job(check(tiny()), names), [summary]).canvas.draw()
+
+
 def test_layers_add_up_in_the_figure(beyond: Workflow) -> None:
     """The bars of one sum add up to its gap."""
     summary = store.read(beyond.folder / "results/deep/summary.nc")
@@ -137,7 +160,13 @@ def test_merge_first() -> None:
         ("experiments/deep/gap_by_layer", False, "figures.layers: deep must have gap_by_layer: true"),
         ("experiments/deep/network/hidden", [6, 5], "figures.depth: three, deep must have different depths"),
         ("experiments/deep/training/weight_decay", [0], "must have the same training.weight_decay"),
-        ("experiments/depth", tiny()["experiments"]["deep"], "'depth' is taken by results/depth"),
+        ("experiments/depth", tiny()["experiments"]["deep"], "'depth' is taken by a result or figure"),
+        ("figures/many_tasks", ["three", "three"], "figures.many_tasks: three stands twice"),
+        (
+            "experiments/figure1_x",
+            tiny()["experiments"]["deep"],
+            "'figure1_x' is taken by a result or figure",
+        ),
         (
             "figures/phase",
             ["shallow"],

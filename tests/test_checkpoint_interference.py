@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from decaymerge import store
-from decaymerge.checkpoints import Sources
+from decaymerge.checkpoints import Sources, is_embedding
 from decaymerge.checkpoints.interference import leading_inputs, matrices_of, of_matrix, overlap, predict
 from decaymerge.cli.checkpoints import merge_checkpoints
 from decaymerge.errors import UserError
@@ -23,6 +23,24 @@ from test_merge_checkpoints import bert, gpt2, tensors_of
 def predicted(models: list[str], base: str | None = None) -> xr.Dataset:
     opened = {Path(model).name: Checkpoint(Path(model)) for model in models}
     return predict(Sources(opened, None if base is None else Checkpoint(Path(base))))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("bert.embeddings.word_embeddings.weight", True),
+        ("model.embed_tokens.weight", True),
+        ("gpt_neox.embed_in.weight", True),
+        ("transformer.wte.weight", True),
+        ("shared.weight", True),
+        ("gpt_neox.embed_out.weight", False),
+        ("electra.embeddings_project.weight", False),
+        ("albert.encoder.embedding_hidden_mapping_in.weight", False),
+        ("lm_head.weight", False),
+    ],
+)
+def test_embeddings_by_name(name: str, expected: bool) -> None:
+    assert is_embedding(name) == expected
 
 
 @pytest.mark.parametrize("with_base", [True, False])

@@ -126,7 +126,11 @@ def experiment(**settings: Any) -> Experiment:
         ("experiments/a\nb", {}, "a name must match pattern"),
         ("experiments/a b", {}, "a name must match pattern"),
         ("experiments/../x", {}, "experiments.../x: a name must match pattern"),
-        ("experiments/scan", smoke_config()["experiments"]["independent"], "'scan' is taken by results/scan"),
+        (
+            "experiments/scan",
+            smoke_config()["experiments"]["independent"],
+            "'scan' is taken by a result or figure",
+        ),
         ("experiments/claims_1", smoke_config()["experiments"]["independent"], "'claims_1' is taken"),
         (
             "scan/models/tiny_bert/source",

@@ -141,8 +141,14 @@ def test_files_beside_the_weights(tmp_path: Path) -> None:
     (Path(a) / "README.md").write_text("about a, not about the sum")
     merged([a, b], tmp_path / "sum", base=base)
     names = {path.name for path in (tmp_path / "sum").iterdir()}
-    assert names == {"config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "merge.json"}
+    assert names == {"config.json", "model.safetensors", "tokenizer.json", "merge.json"}
     assert (tmp_path / "sum/tokenizer.json").read_text() == a
+    assert not (tmp_path / "sum/vocab.txt").exists()  # a tokenizer is one network's, and not a mixture
+    (Path(a) / "tokenizer.json").unlink()
+    merged([a, b], tmp_path / "without", base=base)
+    assert (tmp_path / "without/tokenizer.json").read_text() == base and (
+        tmp_path / "without/vocab.txt"
+    ).exists()
     record = json.loads((tmp_path / "sum/merge.json").read_text())
     assert record["settings"] == {"models": [a, b], "base": base, "method": "sum"} and record["torch"]
 

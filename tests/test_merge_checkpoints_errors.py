@@ -56,6 +56,10 @@ SECOND: dict[str, tuple[Callable[[Path], str], str]] = {
         lambda place: bert(place, 1, num_attention_heads=4),
         r"config.json: num_attention_heads is 2 in a and 4 in b",
     ),
+    "epsilon": (
+        lambda place: bert(place, 1, layer_norm_eps=1e-5),
+        r"config.json: layer_norm_eps is 1e-12 in a and 1e-05 in b",
+    ),
     "quantised": (
         lambda place: with_config(bert(place, 1), quantization_config={"bits": 4}),
         r"^b: config.json says that it is quantised",
@@ -100,7 +104,7 @@ def test_second_checkpoint_that_does_not_merge(kind: str, tmp_path: Path) -> Non
         ({"method": "slerp"}, r"^--method slerp is not known; known: sum, average, scaled"),
         ({"max_shard_size": "big"}, r"^--max-shard-size big is no size"),
         ({"max_shard_size": "0"}, r"^--max-shard-size 0 leaves no room"),
-        ({"method": "scaled", "coefficient": float("nan")}, r"^--coefficient nan is not finite"),
+        ({"method": "scaled", "coefficient": float("nan")}, r"^--coefficient nan is not from -1e6"),
         ({"plot": Path("x.png"), "predict": True}, r"^--plot x.png must end in .pdf"),
         ({"report": Path(), "predict": True}, r"^--report . is a folder; give a file"),
         ({"report": Path("x.nc"), "predict": False}, r"^--no-predict leaves --output alone"),
@@ -111,6 +115,33 @@ def test_options_that_do_not_go_together(options: dict[str, Any], message: str, 
     with pytest.raises(UserError, match=message):
         merge_checkpoints([a, b], output=tmp_path / "out", **({"predict": False} | options))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("n_heads", (2, 4)),
+        ("encoder_attention_heads", (2, 4)),
+        ("rope_theta", (1e4, 1e6)),
+        ("activation_function", ("gelu_new", "relu")),
+        ("rms_norm_eps", (1e-5, 1e-6)),
+    ],
+)
+def test_what_no_tensor_shows_is_compared(key: str, values: tuple[Any, Any], tmp_path: Path) -> None:
+    a, b = (
+        with_config(bert(tmp_path / name, seed), **{key: value})
+        for seed, (name, value) in enumerate(zip("ab", values, strict=True))
+    )
+    with pytest.raises(UserError, match=rf"config.json: {key} is {values[0]} in a and {values[1]} in b"):
+        merged([a, b], tmp_path / "out")
+
+
+def test_what_changes_no_output_is_not_compared(tmp_path: Path) -> None:
+    a, b = (
+        with_config(bert(tmp_path / name, seed), transformers_version=name, id2label={"0": name})
+        for seed, name in enumerate("ab")
+    )
+    assert merged([a, b], tmp_path / "out")
 
 
 def test_one_model_and_one_twice(tmp_path: Path) -> None:

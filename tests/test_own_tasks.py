@@ -27,6 +27,9 @@ def short(rng, samples):
 def fails(rng, samples):
     raise RuntimeError("no\\nluck")
 
+def ragged(rng, samples):
+    return [[1.0, 2.0], [3.0]], [0, 1]
+
 def alone(rng, samples):
     return np.ones((samples, 2))
 
@@ -146,6 +149,20 @@ def test_archive_with_damaged_content(write: Any, data: dict[str, np.ndarray], t
         tasks.make(file_job(), [tmp_path / "data.npz"])
 
 
+def test_damaged_netcdf_content(tmp_path: Path) -> None:
+    path, rng = tmp_path / "data.nc", np.random.default_rng(0)
+    inputs = xr.DataArray(rng.standard_normal((5000, 2)), dims=("sample", "feature"))
+    labels = xr.DataArray(rng.integers(0, 2, 5000), dims="sample")
+    packed = {"inputs": {"zlib": True}}
+    xr.Dataset({"inputs": inputs, "labels": labels}).to_netcdf(path, encoding=packed, engine="netcdf4")
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle - 1000 : middle + 1000] = bytes(2000)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="cannot be read"):
+        tasks.make(file_job(), [path])
+
+
 def test_function(code: Path) -> None:
     made = tasks.make(function_job(arguments={"turns": 0.5}), [code])
     assert made.inputs.shape == (2, 20, 2) and set(made.labels.values.flat) == {-1, 1}
@@ -161,8 +178,9 @@ def test_function(code: Path) -> None:
     [
         ("short", "returned 19 samples, but samples: 20 were asked for"),
         ("fails", "mine.py:fails raised RuntimeError: no luck"),
+        ("ragged", "mine.py:ragged: no arrays: setting an array element"),
         ("alone", r"returned ndarray; it must return \(inputs, labels\)"),
-        ("spiral", "has no function 'spiral'; it has: spirals, short, fails, alone"),
+        ("spiral", "has no function 'spiral'; it has: spirals, short, fails, ragged, alone"),
         ("NUMBER", "has no function 'NUMBER'"),
     ],
 )

@@ -142,8 +142,8 @@ class Config(Settings):
         if not self.experiments and not self.scan.models:
             raise refuse("experiments and scan.models are both empty: there is nothing to do")
         for name in self.experiments:
-            if name in TAKEN or name.startswith("claims"):
-                raise refuse(f"experiment name {name!r} is taken by results/{name}; choose another")
+            if name in TAKEN or name.startswith(("claims", "figure1_")):
+                raise refuse(f"experiment name {name!r} is taken by a result or figure; choose another")
         named = {f"figures.overlap[{i}]": name for i, name in enumerate(self.figures.overlap)}
         for figure, names in self.figures.sweeps.items():
             named |= {f"figures.{figure}[{i}]": name for i, name in enumerate(names)}
@@ -179,6 +179,8 @@ class Config(Settings):
                     raise refuse(f"figures.{figure}: {name} must have two tasks or more and merge: [sum]")
                 if figure == "layers" and not one.gap_by_layer:
                     raise refuse(f"figures.layers: {name} must have gap_by_layer: true")
+                if names.count(name) > 1:
+                    raise refuse(f"figures.{figure}: {name} stands twice")
             sweeps = {tuple(sorted(one.training.weight_decay)) for one in shown.values()}
             if figure != "phase" and len(sweeps) > 1:
                 raise refuse(f"figures.{figure}: {', '.join(names)} must have the same training.weight_decay")

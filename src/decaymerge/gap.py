@@ -82,5 +82,6 @@ def _cross_terms(network: Network, own: Sequence[Tensor], summed: Sequence[Tenso
             below = [inputs[seed], *activations(network, weights, inputs[seed])]
             for k, (weight, total, hidden) in enumerate(zip(weights, summed, below, strict=True)):
                 cross = hidden @ (total[seed, step] - weight).mT
-                found[k, seed, step] = cross.norm() / (hidden @ weight.mT).norm()
+                plain = (hidden @ weight.mT).norm()
+                found[k, seed, step] = cross.norm() / plain.where(plain > 0, torch.nan)
     return found

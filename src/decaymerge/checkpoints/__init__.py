@@ -1,6 +1,7 @@
 """Stage ``merge-checkpoints``: one checkpoint from several of one's own, with its interference predicted before."""
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,15 @@ from decaymerge.scan.checkpoint import DTYPES, Checkpoint, TensorInfo
 
 SHOWN = 3
 """Tensors that an error names."""
-SAME = ("model_type", "architectures", "num_attention_heads", "num_key_value_heads", "n_head", "hidden_act")
-"""Keys of ``config.json`` that must agree, where they are stated: the tensors alone do not show them."""
+FORM = re.compile(
+    r"model_type|architectures|head_dim|(\w+_)?n?_?heads?|(\w+_)?attention_heads|num_key_value_heads"
+    r"|(hidden_)?act(ivation)?(_function)?|feed_forward_proj|rope_\w+|rotary\w*|position_embedding_type|\w*_eps(ilon)?"
+)
+"""Keys of ``config.json`` that must agree, where both state them: the tensors alone do not show them."""
+EMBEDDING = re.compile(
+    r"(^|\.)(\w*embeddings?|embed_(in|tokens|positions)|wte|wpe|shared|relative_attention_bias)(\.weight)?$"
+)
+"""Names of tables with a row for each token, position or type."""
 
 
 class Sources:
@@ -104,8 +112,8 @@ def _refuse_quantised(name: str, checkpoint: Checkpoint) -> None:
 
 
 def _compare_configs(first: str, reference: Checkpoint, name: str, other: Checkpoint) -> None:
-    for key in SAME:
-        ours, theirs = reference.config.get(key), other.config.get(key)
+    for key in filter(FORM.fullmatch, reference.config):
+        ours, theirs = reference.config[key], other.config.get(key)
         if None not in (ours, theirs) and ours != theirs:
             raise UserError(
                 f"config.json: {key} is {_plain(ours)} in {first} and {_plain(theirs)} in {name}; only networks of"
@@ -179,4 +187,4 @@ def stored_bytes(checkpoint: Checkpoint) -> dict[str, int]:
 
 def is_embedding(name: str) -> bool:
     """Whether a tensor is a table of rows, one for each token or position, by its name."""
-    return any(part in name for part in ("embed", "wte.", "wpe.", "shared.weight", "relative_attention_bias"))
+    return EMBEDDING.search(name) is not None

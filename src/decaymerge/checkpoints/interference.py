@@ -8,8 +8,8 @@ g_i is the gradient at the layer's output, hence
 
 which is the step on which Lemma 5 of the paper stands. Where the layer's inputs move during training, all of them
 count. So Δ acts on the inputs of another task through the inner products with its own inputs alone; Lemma 5 bounds
-‖Δ_B x‖ by their largest, ε, and Corollary 1 the change of the output of f_A by ‖a‖ ‖Δ_B x‖. (Exact for gradient
-descent, with momentum or without; Adam, which divides by each entry's size, leaves the span.)
+‖Δ_B x‖ by their largest, ε, and Corollary 1 the change of the output of f_A by ‖a‖ ‖Δ_B x‖. (With momentum the
+a_i are others, and Δ stays in the span of the inputs; Adam, which divides by each entry's size, leaves it.)
 
 **What stands for the inputs.** A checkpoint comes without them. But the row space of Δ_A is spanned by A's inputs,
 and weight decay makes Δ_A low-rank: its leading right singular vectors V_A, as many as its stable rank, are the

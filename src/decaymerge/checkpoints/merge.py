@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import split_state_dict_into_shards_factory
@@ -19,7 +20,6 @@ from decaymerge.provenance import provenance
 from decaymerge.whole import whole_folder
 
 COPIED = (
-    *TOKENIZER,
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
@@ -29,7 +29,7 @@ COPIED = (
     "modeling_*.py",
     "tokenization_*.py",
 )
-"""Files that a checkpoint needs beside its weights; of the first model or, where it lacks them, of the base."""
+"""Files that a checkpoint needs beside its weights and its tokenizer."""
 RECORD = "merge.json"
 """Where the merged checkpoint comes from."""
 
@@ -48,8 +48,8 @@ def merged(sources: Sources, job: CheckpointsJob, tensor: str) -> Tensor:
     made = (total if base is None else base + total).to(info.dtype).contiguous()
     if not made.isfinite().all():
         raise UserError(
-            f"{tensor}: the merged numbers are too large for {type_name(info.dtype)};"
-            f" store {sources.names[0]} in float32"
+            f"{tensor}: the merged numbers are too large for {type_name(info.dtype)}; give a smaller --coefficient,"
+            f" or store {sources.names[0]} in a wider type"
         )
     return made
 
@@ -101,11 +101,16 @@ def _save(shard: dict[str, Tensor], path: Path) -> None:
 
 
 def _copy_files(sources: Sources, folder: Path) -> None:
-    for checkpoint in (sources.base, sources.first):  # the first model's own files come last, and stay
-        if checkpoint is not None:
-            place = checkpoint.files[0].parent
-            for path in {path for pattern in COPIED for path in place.glob(pattern) if path.is_file()}:
-                shutil.copyfile(path, folder / path.name)
+    """The first model's or, where it lacks one, the base's; but the files of a tokenizer go together."""
+    places = [one.files[0].parent for one in (sources.first, sources.base) if one is not None]
+    tokenizer = next(filter(None, (_matching(place, TOKENIZER) for place in places)), [])
+    others = [path for place in reversed(places) for path in _matching(place, COPIED)]  # the last ones stay
+    for path in [*tokenizer, *others]:
+        shutil.copyfile(path, folder / path.name)
+
+
+def _matching(place: Path, patterns: Sequence[str]) -> list[Path]:
+    return [path for pattern in patterns for path in place.glob(pattern) if path.is_file()]
 
 
 def warnings(sources: Sources, job: CheckpointsJob) -> list[str]:

@@ -1,6 +1,5 @@
 """Commands that get real data and checkpoints, scan them, and merge them."""
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -189,8 +188,8 @@ def _checkpoints_job(
         raise UserError("--method scaled needs --coefficient, as in --coefficient 0.5")
     if method != "scaled" and coefficient is not None:
         raise UserError(f"--coefficient {coefficient:g} goes with --method scaled, not with {method}")
-    if coefficient is not None and not math.isfinite(coefficient):
-        raise UserError(f"--coefficient {coefficient} is not finite; give a number, as in --coefficient 0.5")
+    if coefficient is not None and not abs(coefficient) <= 1e6:
+        raise UserError(f"--coefficient {coefficient:g} is not from -1e6 to 1e6; give a number as 0.5")
     if len(models) < 2:
         raise UserError(f"{models[0]} alone is nothing to merge; give two checkpoints or more")
     if twice := [text for text in models if models.count(text) > 1]:

@@ -24,7 +24,7 @@ def draw_interference(job: FigureJob, predicted: Sequence[xr.Dataset]) -> Figure
         else found.assign_coords(layer=("matrix", range(found.sizes["matrix"])))
     )
     values = [shown.interference.sel(model=model) for model in models] + [shown.overlap.max("model")]
-    titles = [*models, "all"]
+    titles = [*models, "all pairs, largest"]
     roles = list(dict.fromkeys(shown.role.values.tolist()))
     for ax, value, label in zip(axes, values, titles, strict=True):
         frame = value.to_dataframe(name="value").reset_index().dropna(subset="value")
@@ -34,8 +34,7 @@ def draw_interference(job: FigureJob, predicted: Sequence[xr.Dataset]) -> Figure
         ax.set_title(label, parse_math=False)
     for ax in axes[:-1]:
         ax.axhline(found.attrs["collides_from"], color="grey", linewidth=0.8, linestyle="--")
-    axes[-1].set(ylabel="overlap of leading inputs", title="", ylim=(0, 1))
-    axes[-1].set_title("all pairs, largest", parse_math=False)
+    axes[-1].set(ylabel="overlap of leading inputs", ylim=(0, 1))
     label_panels(axes)
     legend_below(figure, axes)
     return figure

@@ -11,10 +11,10 @@ from decaymerge.jobs import FigureJob, describe_sweep
 
 
 def against_task_count(values: xr.DataArray) -> xr.DataArray:
-    """Mean over the tasks of each sum at the last step, with ``tasks``, their number, in the place of ``pair``."""
+    """Mean over tasks, and over the sums of as many, at the last step; ``tasks``, their number, is for ``pair``."""
     last = values.isel(step=-1)
     tasks = last.isel(weight_decay=0, seed=0, model=0).count("task")
-    return last.mean("task").assign_coords(pair=tasks.values).rename(pair="tasks").sortby("tasks")
+    return last.mean("task").assign_coords(pair=tasks.values).rename(pair="tasks").groupby("tasks").mean()
 
 
 def draw_many_tasks(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:

@@ -70,10 +70,11 @@ def line_with_band(ax: Axes, values: xr.DataArray, label: str, style: int, *, da
     """Mean over ``seed`` along the other dimension of ``values``, with the range over seeds as a band."""
     mean = values.mean("seed")
     (along,) = mean.dims
-    look = {"color": COLOURS[style], "marker": MARKERS[style], "fillstyle": "none" if dashed else "full"}
+    colour, marker = COLOURS[style % len(COLOURS)], MARKERS[style % len(MARKERS)]
+    look = {"color": colour, "marker": marker, "fillstyle": "none" if dashed else "full"}
     ax.plot(mean[along], mean, linestyle="--" if dashed else "-", label=label, **look)
     low, high = values.min("seed"), values.max("seed")
-    ax.fill_between(mean[along], low, high, color=COLOURS[style], alpha=0.15, linewidth=0)
+    ax.fill_between(mean[along], low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def shared_log_limits(axes: Sequence[Axes]) -> None:

@@ -64,7 +64,7 @@ def _map(ax: Axes, values: xr.DataArray, error: xr.DataArray, norm: LogNorm) -> 
     ax.pcolormesh(
         edges, rows, np.maximum(values, FLOOR), norm=norm, cmap="viridis", edgecolors="face", linewidth=0.2
     )
-    if error.min() < FRONTIER < error.max():
+    if min(error.shape) > 1 and error.min() < FRONTIER < error.max():
         ax.contour(steps, rows[:-1] + 0.5, error, levels=[FRONTIER], colors="white", linewidths=1.5)
     ax.set(xscale="log", xlabel="gradient descent step", ylabel="weight decay λ")
     ax.set_yticks(range(len(decays)), [f"{decay:g}" for decay in decays])

@@ -1,7 +1,9 @@
 """One look for all figures: colour-blind safe, told apart in grey by dashes and markers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count, product
 from pathlib import Path
+from string import ascii_lowercase
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -25,25 +27,31 @@ RANGE_OVER_SEEDS = "lines: mean over seeds; bands: from the smallest to the larg
 
 
 def panels(
-    count: int, title: str, columns: int = 3, inches: tuple[float, float] = PANEL_INCHES
+    number: int, title: str, columns: int = 3, inches: tuple[float, float] = PANEL_INCHES
 ) -> tuple[Figure, list[Axes]]:
-    """An empty figure with ``count`` panels in rows of ``columns``, labelled (a), (b), …"""
+    """An empty figure with ``number`` panels in rows of ``columns``, labelled (a), (b), …"""
     sns.set_theme(context="paper", style="ticks", font_scale=0.9, rc={"axes.grid": True, "grid.alpha": 0.3})
     mpl.rcParams.update({"pdf.fonttype": 42, "axes.titlelocation": "left", "lines.markersize": 4})
-    rows = -(-count // columns)
-    columns = min(columns, count)
+    rows = -(-number // columns)
+    columns = min(columns, number)
     size = (inches[0] * columns, inches[1] * rows + 0.8)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     figure.suptitle(title, fontsize="small")
-    for unused in axes.flat[count:]:
+    for unused in axes.flat[number:]:
         unused.remove()
-    return figure, list(axes.flat[:count])
+    return figure, list(axes.flat[:number])
 
 
 def label_panels(axes: Sequence[Axes]) -> None:
     """Put (a), (b), … before the panels' titles."""
-    for letter, ax in zip("abcdefghijkl", axes, strict=False):
+    for letter, ax in zip(_letters(), axes, strict=False):
         ax.set_title(f"({letter}) {ax.get_title(loc='left')}", fontsize="medium", parse_math=False)
+
+
+def _letters() -> Iterator[str]:
+    """a, …, z, aa, …"""
+    for length in count(1):
+        yield from map("".join, product(ascii_lowercase, repeat=length))
 
 
 def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:

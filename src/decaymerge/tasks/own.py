@@ -67,7 +67,7 @@ def read(path: Path) -> Sample:
         else:
             with xr.open_dataset(path, engine="netcdf4") as data:
                 found = {str(name): data[name].values for name in data.variables}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     for name in ("inputs", "labels"):
         if name not in found:
@@ -102,7 +102,10 @@ def checked(inputs: Any, labels: Any, source: str) -> Sample:
     Raises:
         UserError: they are of other shapes, not finite, or not binary.
     """
-    inputs, labels = np.asarray(inputs), np.asarray(labels)
+    try:
+        inputs, labels = np.asarray(inputs), np.asarray(labels)
+    except (ValueError, TypeError, RuntimeError) as error:  # ragged, or tensors that are trained
+        raise UserError(f"{source}: no arrays: {' '.join(str(error).split())}") from None
     for name, array in (("inputs", inputs), ("labels", labels)):
         if array.dtype.kind not in "fiub":
             raise UserError(f"{source}: {name} are of type {array.dtype}, not numbers")
