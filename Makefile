@@ -1,4 +1,4 @@
-# `make` runs the default configuration to the figures; `make test` passes all tests. Both set themselves up.
+# `make` runs the default configuration to the figures; `make test` passes the tests. Both set themselves up.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -69,7 +69,7 @@ browser:
 check: default
 	pytest -m default_run $(ARGS)
 
-# Ratios, each measured side by side; most of an hour on an idle machine, and 12 GB of scratch space in $TMPDIR.
+# Ratios, each measured side by side; half an hour on an idle machine, and 12 GB of scratch space in $TMPDIR.
 bench: $(INSTALLED)
 	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
 	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt

@@ -24,6 +24,8 @@ DOCUMENTS = ["README.md", *sorted(str(p.relative_to(REPOSITORY)) for p in REPOSI
 FENCE = re.compile(r"^```(\w*)(?: title=\"([^\"\n]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LANGUAGES = {"sh", "python", "yaml", "text"}
 
+ACTIVATE = ". .venv/bin/activate"
+BELOW_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "ARGS")
 BEYOND = ["width64", "width128", "width256", "depth6", "phases"]
 """Experiments whose summaries the page of `make beyond` reads."""
 
@@ -32,8 +34,11 @@ INSTEAD = {
     "make test": "make -n test",
     "make slurm-test": "make -n slurm-test",
     "make report": "make -n report",  # the page of it makes one of the smoke run
-    "python examples/minimal.py": "python -m py_compile examples/minimal.py",  # tests/test_examples.py runs it
-    "python examples/minilm.py": "python -m py_compile examples/minilm.py",  # tests/test_examples.py runs it
+    # tests/test_examples.py runs them; here that they find their packages.
+    "python examples/minimal.py": "python -c 'import torch' && python -m py_compile examples/minimal.py",
+    "python examples/minilm.py": "python -c 'import torch' && python -m py_compile examples/minilm.py",
+    "python examples/minilm.py --seed 1 --output results/minilm-1": "python examples/minilm.py --help",
+    "python examples/minilm.py --seed 2 --output results/minilm-2": "python examples/minilm.py --help",
     "make beyond": "snakemake "
     + " ".join(f"results/{name}/summary.nc" for name in BEYOND)
     + " --directory runs/beyond --configfile beyond.yaml",
@@ -97,16 +102,17 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
-    search = f"{folder / '.venv/bin'}:{os.environ['PATH']}"
-    # As in a user's shell: `make test` tells the programs it starts that they are below it.
-    user = {
-        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
-    }
+def start(folder: Path, command: str, *, activated: bool = True) -> subprocess.CompletedProcess[str]:
+    """The command in a user's shell, in which the environment is activated or cannot be seen."""
+    search = [place for place in os.environ["PATH"].split(":") if not (Path(place) / "decaymerge").exists()]
+    if activated:
+        search.insert(0, str(folder / ".venv/bin"))
+    # `make test` tells the programs it starts that they are below it.
+    user = {name: value for name, value in os.environ.items() if name not in BELOW_MAKE}
     return subprocess.run(
         ["bash", "-c", command],
         cwd=folder,
-        env=user | {"PATH": search, "PYTHONPATH": str(folder / "src")},
+        env=user | {"PATH": ":".join(search), "PYTHONPATH": str(folder / "src")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -128,24 +134,27 @@ def small_beyond() -> dict[str, Any]:
     return {name: experiments[name] for name in BEYOND}
 
 
-def run(folder: Path, command: str) -> str:
+def run(folder: Path, command: str, *, activated: bool = True) -> str:
     """Output of a command that must succeed."""
-    done = start(folder, command)
+    done = start(folder, command, activated=activated)
     assert done.returncode == 0, f"{command}:\n{done.stdout}"
     return done.stdout
 
 
 @pytest.mark.parametrize("document", [name for name in DOCUMENTS if blocks(name)])
 def test_every_block_runs(document: str, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In order; a ``text`` block holds lines of what the block before it prints."""
+    """In order, in an environment if the page activates it; ``text`` is of what the block before it prints."""
     monkeypatch.chdir(checkout)
     names: dict[str, Any] = {}
-    printed = ""
+    printed, activated = "", False
     for block in blocks(document):
         if block.title:
             (checkout / block.title).write_text(block.text)
         if block.language == "sh":
-            printed = "".join(run(checkout, INSTEAD.get(line, line)) for line in commands(block))
+            printed = ""
+            for line in commands(block):
+                activated = activated or line == ACTIVATE
+                printed += run(checkout, INSTEAD.get(line, line), activated=activated)
         elif block.language == "python":
             with contextlib.redirect_stdout(io.StringIO()) as output:
                 exec(compile(block.text, document, "exec"), names)

@@ -1,4 +1,4 @@
-"""A checkpoint on disk: what its headers say, and tensors read one layer at a time. Nothing is unpickled."""
+"""A checkpoint on disk: what its headers say, and tensors read one layer at a time. No pickled code runs."""
 
 import argparse
 import json
