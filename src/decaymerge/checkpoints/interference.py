@@ -4,7 +4,8 @@
 a network from nothing), on inputs x_1 … x_n of the layer: Δ = W - W_0 obeys Δ ← (1 - ηλ) Δ - η Σ_i g_i x_iᵀ, where
 g_i is the gradient at the layer's output, hence
 
-    Δ_T = Σ_i a_i x_iᵀ,    a_i = -η Σ_s (1 - ηλ)^(T-1-s) g_i(s),    and    Δ_T x = Σ_i a_i ⟨x_i, x⟩
+    Δ_T = Σ_i a_i x_iᵀ    and    Δ_T x = Σ_i a_i ⟨x_i, x⟩,
+    with    a_i = -η Σ_s (1 - ηλ)^(T-1-s) g_i(s),
 
 which is the step on which Lemma 5 of the paper stands. Where the layer's inputs move during training, all of them
 count. So Δ acts on the inputs of another task through the inner products with its own inputs alone; Lemma 5 bounds
