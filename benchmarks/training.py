@@ -89,7 +89,10 @@ def plain_step_of(made: Experiment, data: xr.Dataset, steps: int) -> Callable[[]
 
 
 def products_of(samples: int, dims: list[int], seeds: int, repeats: int, device: torch.device = CPU) -> float:
-    """Seconds of the matrix products of one step of all seeds, samples innermost, and of nothing else."""
+    """Seconds of the matrix products of one step of all seeds, samples innermost, and of nothing else.
+
+    Without those of the last layer, which has one row: .7% of ``flops_of`` at the paper's size.
+    """
     activations = [torch.randn(seeds, dim, samples, device=device) for dim in dims[:-1]]
     weights = [
         torch.randn(seeds, above, below, device=device) for below, above in itertools.pairwise(dims[:-1])

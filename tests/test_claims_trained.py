@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from decaymerge import store, tasks
-from decaymerge.claims import CLAIMS, check_experiment
+from decaymerge.claims import CLAIMS, check_experiment, check_widths
 from decaymerge.claims.check import Check, Measured, judge
 from decaymerge.claims.flow import trajectories
 from decaymerge.claims.run import Run
@@ -64,6 +64,7 @@ def run_of(
         {
             "experiment": name,
             "tasks": ["a", "b"],
+            "data": [gaussian_job(0, dim=12, samples=20).settings] * 2,
             "network": network or settings,
             "training": training | {"weight_decay": [decay], "dtype": "float64", "checkpoints": 12},
             "blocks": ["0-1"],
@@ -224,6 +225,7 @@ def written(folder: Path, **settings: Any) -> ClaimsJob:
         {
             "experiment": "x",
             "tasks": list(names),
+            "data": [gaussian_job(0, count=len(names), dim=12, samples=20).settings] * len(names),
             "network": job.network,
             "training": training | {"weight_decay": [DECAY]},
             "blocks": ["0-1"],
@@ -254,11 +256,42 @@ def test_law_in_the_width() -> None:
     constant = [rng.standard_normal((2, 20)) for _ in widths]
     assert check_width("x", 0.1, widths, shrinking, list(range(20))).status == "equality"
     assert check_width("x", 0.1, widths, constant, list(range(20))).status == "not supported"
+    few = [values[:, :1] * factor for values, factor in zip(shrinking, (1, 5, 1), strict=True)]
+    few = [np.concatenate([values, 30 * values], axis=1) for values in few]
+    assert check_width("x", 0.1, widths, few, [0, 1]).status == "assumption unmet"
+
+
+def test_law_in_the_width_is_of_experiments_that_differ_in_nothing_else(tmp_path: Path) -> None:
+    traces = []
+    for width in (4, 8, 16):
+        folder, network = tmp_path / str(width), LINEAR | {"hidden": [width]}
+        job = written(folder, count=2, network=network, method="gf", steps=30)
+        _, trace = check_experiment(job, folder)
+        traces.append(trace.assign_attrs(settings=job.model_dump_json()))
+    assert len(check_widths(traces)) == 1
+    other = ClaimsJob.model_validate_json(traces[0].attrs["settings"])
+    data = [task.model_copy(update={"samples": 21}) for task in other.data]
+    changed = traces[0].assign_attrs(settings=other.model_copy(update={"data": data}).model_dump_json())
+    assert check_widths([changed, *traces[1:]]) == []
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"activation": "relu", "hidden": []},
+        {"activation": "linear", "hidden": [1]},
+        {"activation": "linear", "hidden": [3, 1, 2]},
+    ],
+)
+def test_the_smallest_networks_have_claims(network: dict[str, Any], tmp_path: Path) -> None:
+    checks, _ = check_experiment(written(tmp_path, count=2, network=network), tmp_path)
+    assert {check.claim for check in checks} >= {"alignment", "norm_preservation"}
+    assert all(np.isfinite(check.measured or 0) for check in checks if check.claim == "rank_one")
 
 
 @pytest.mark.parametrize("name", CLAIMS)
 def test_every_claim_can_end_not_supported_and_its_worst_case_decides(name: str) -> None:
-    """One member of six off by a little is enough, whatever the others do."""
+    """By ``judge``: one member of four off by a little is enough, whatever the others do."""
     run = run_of("linear")
     measured = np.full((2, 2, 12, 1), 0.5 if CLAIMS[name].kind != "lower" else 2.0)
     bound = np.ones_like(measured)

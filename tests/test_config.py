@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -18,7 +19,9 @@ from conftest import REPOSITORY, Workflow, changed, smoke_config
 from decaymerge import jobs
 from decaymerge.config import check, json_schema
 from decaymerge.errors import UserError
-from decaymerge.experiments import Experiment, experiment_pairs
+from decaymerge.experiments import Experiment, experiment_pairs, merge_name
+from decaymerge.jobs import figure_job
+from decaymerge.settings import load
 
 GAUSSIAN = {"dataset": "gaussian", "dim": 12, "samples": 5}
 
@@ -275,6 +278,28 @@ def test_lock_satisfies_the_loose_bounds() -> None:
     command = [sys.executable, "-m", "pip", "check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("text", ["seeds: 2024-99-99", "seeds: !!int foo", "[" * 3000])
+def test_values_that_yaml_cannot_make_are_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"x\.yaml cannot be read") as refusal:
+        load(tmp_path / "x.yaml")
+    assert "\n" not in str(refusal.value)
+
+
+def test_naming_an_experiment_for_one_figure_draws_no_other() -> None:
+    config = smoke_config()
+    before = figure_job(check(config), ["independent"]).model_dump_json()
+    config["figures"] = config.get("figures", {}) | {"phase": ["independent"]}
+    assert figure_job(check(config), ["independent"]).model_dump_json() == before
+
+
+def test_scaled_merges_that_differ_in_a_late_digit() -> None:
+    config = smoke_config()
+    close = [{"method": "scaled", "coefficient": value} for value in (0.12345671, 0.12345672)]
+    config["experiments"]["independent"]["merge"] = close
+    assert next(map(merge_name, check(config).experiments["independent"].merging)) == "scaled=0.12345671"
 
 
 def test_nothing_to_do_is_refused() -> None:

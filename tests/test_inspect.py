@@ -86,9 +86,24 @@ def test_a_file_of_others_is_told(tmp_path: Path) -> None:
         inspect(tmp_path / "x.nc")
 
 
+@pytest.mark.parametrize("settings", [None, "{"])
+def test_a_picture_with_half_of_the_origin_is_told(settings: str | None, tmp_path: Path) -> None:
+    from PIL import Image, PngImagePlugin
+
+    found = PngImagePlugin.PngInfo()
+    found.add_text("code_revision", "x")
+    if settings is not None:
+        found.add_text("settings", settings)
+    Image.new("L", (2, 2)).save(tmp_path / "x.png", pnginfo=found)
+    with pytest.raises(UserError, match="none of this project's results"):
+        inspect(tmp_path / "x.png")
+
+
 def test_json_of_others_is_shown_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps({"source": "hub:x/y"}))
     assert "source: hub:x/y" in inspect(tmp_path / "manifest.json")
+    (tmp_path / "list.json").write_text(json.dumps([{"made_by": "x"}]))
+    assert "made_by: x" in inspect(tmp_path / "list.json")
 
 
 def test_provenance_names_a_kind_of_host_and_no_host() -> None:

@@ -100,6 +100,28 @@ def test_evaluation_against_plain_numpy(data: list[xr.Dataset], networks: list[x
     np.testing.assert_allclose(found.loss.sel(model="own", task="a"), networks[0].loss, rtol=1e-5)
 
 
+def test_evaluation_of_networks_that_do_not_belong_together(
+    data: list[xr.Dataset], networks: list[xr.Dataset]
+) -> None:
+    job = EvaluateJob(
+        pair="a+b",
+        tasks=["a", "b"],
+        weight_decay=1e-3,
+        network=Network(hidden=[10, 8]),
+        loss="logistic",
+        margin=1.0,
+    )
+    last = networks[1].step.size - 1
+    other = networks[1].assign_coords(step=[*networks[1].step.values[:last], 300])
+    with pytest.raises(UserError, match=r"the networks of a\+b were kept at different steps: "):
+        evaluate(job, data[:2], [networks[0], other], None, CPU)
+    deeper = job.model_copy(update={"network": Network(hidden=[10, 8, 8])})
+    with pytest.raises(UserError, match="are not of the 4 layers"):
+        evaluate(deeper, data[:2], networks[:2], None, CPU)
+    with pytest.raises(UserError, match=r"gap_by_layer: true needs the sum of a\+b"):
+        evaluate(job.model_copy(update={"gap_by_layer": True}), data[:2], networks[:2], None, CPU)
+
+
 def test_single_task_has_own_alone(data: list[xr.Dataset], networks: list[xr.Dataset]) -> None:
     job = EvaluateJob(
         pair="a", tasks=["a"], weight_decay=0, network=Network(hidden=[10, 8]), loss="logistic", margin=1.0

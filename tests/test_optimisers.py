@@ -98,6 +98,20 @@ def test_a_stationary_member_stops_and_stays() -> None:
     np.testing.assert_allclose(alone.W1[0], found.W1.sel(seed=2), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("finish", [None, "lbfgs"])
+@pytest.mark.parametrize("hidden", [[], [8]])
+def test_stationary_in_float32_is_stationary_outside_of_the_inputs_as_well(
+    finish: str | None, hidden: list[int]
+) -> None:
+    network = {"activation": "linear", "hidden": hidden}
+    settings: dict[str, Any] = {"network": network, "weight_decay": 0.05, "steps": 5000}
+    found = trained(stationarity=1e-3, finish=finish, **settings)
+    assert (found.stationary == 1).all()
+    whole = found.assign({name: found[name].astype(float) for name in found if str(name).startswith("W")})
+    residual = last_residual(whole, tasks.make(gaussian_job(), []), Network.model_validate(network), 0.05)
+    assert (residual < 1.1e-3).all()
+
+
 def test_a_run_that_is_too_short_is_not_stationary() -> None:
     found = trained(network=LINEAR, steps=300, stationarity=1e-8, dtype="float64")
     assert (found.stationary == 0).all() and (found.last_step == 300).all()

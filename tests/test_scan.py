@@ -111,6 +111,19 @@ def test_heads_that_do_not_divide(heads: Any, tmp_path: Path) -> None:
         scanned(tmp_path)
 
 
+def test_parts_of_a_role_with_other_inputs(tmp_path: Path) -> None:
+    saved("Llama", tmp_path)
+    checkpoint = Checkpoint(tmp_path)
+    tensors = {name: checkpoint.read([name])[0].clone() for name in checkpoint.tensors}
+    name = next(name for name in tensors if "up_proj" in name)
+    tensors[name] = torch.randn(tensors[name].shape[0], tensors[name].shape[1] + 1)
+    for file in checkpoint.files:
+        file.unlink()
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="the parts of M1 have inputs of different dimensions"):
+        scanned(tmp_path)
+
+
 def test_names_of_gpt2_in_another_layout_are_not_taken_for_gpt2(tmp_path: Path) -> None:
     """NanoGPT and GPT-BigCode store (out, in) under GPT-2's names: they are scanned by name."""
     shapes = {"attn.c_attn": (48, 16), "attn.c_proj": (16, 16), "mlp.c_fc": (64, 16), "mlp.c_proj": (16, 64)}

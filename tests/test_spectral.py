@@ -74,6 +74,13 @@ def test_zero_matrix() -> None:
     assert math.isnan(effective_rank(singular_values([np.zeros((5, 7))])))
 
 
+@pytest.mark.parametrize("size", [1e-38, 1e-40, 1e-44])
+def test_matrices_that_have_decayed_to_denormal_numbers(size: float) -> None:
+    matrix = (size * RNG.standard_normal((30, 20))).astype(np.float32)
+    values = np.linalg.svd(matrix.astype(float), compute_uv=False)
+    assert spectral([matrix]).value == pytest.approx(values[0], rel=1e-5)
+
+
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_not_finite(bad: float, dtype: type) -> None:

@@ -144,6 +144,23 @@ def test_damaged_files_are_not_taken(
     assert not (tmp_path / "destination").exists()
 
 
+def test_damaged_compressed_file_is_not_taken(
+    fashion_mnist_files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_network(monkeypatch, tmp_path)
+    for path in fashion_mnist_files:
+        content = bytearray(path.read_bytes())
+        content[60:80] = bytes(20)
+        (tmp_path / path.name).write_bytes(content)
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte.gz is damaged"):
+        fashion_mnist.fetch(tmp_path / "destination", tmp_path)
+
+
+def test_task_beyond_the_number_of_tasks() -> None:
+    with pytest.raises(ValueError, match="index: 2 is not below tasks: 2"):
+        gaussian_job(2)
+
+
 def test_damaged_or_exchanged_file_in_the_cache_is_told(
     fashion_mnist_files: list[Path], tmp_path: Path
 ) -> None:

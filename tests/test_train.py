@@ -55,6 +55,11 @@ def trained(seeds: tuple[int, ...] = (0, 1), **settings: Any) -> xr.Dataset:
     return train(train_job(**settings), tasks.make(gaussian_job(seeds=seeds), []), CPU)
 
 
+def test_minibatch_of_more_samples_than_there_are() -> None:
+    with pytest.raises(UserError, match="batch_size: 500 is above the"):
+        trained(method="sgd", batch_size=500)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-4)])
 def test_blocks_of_1_3_and_10_seeds_give_the_same(dtype: str, tolerance: float) -> None:
     whole = trained(tuple(range(10)), dtype=dtype)
@@ -221,7 +226,7 @@ def test_output_holds_its_settings_and_versions(tmp_path: Path) -> None:
 
 def test_unknown_settings_of_a_job_are_refused() -> None:
     done = decaymerge("train", "tasks.nc", "out.nc", "--settings", '{"experiment": "x"}')
-    assert done.returncode == 1 and done.stderr.startswith("error: --settings task: Field required")
+    assert done.returncode == 1 and done.stderr.startswith("error: --settings step_size: Field required")
 
 
 def test_member_of_another_experiment_differs() -> None:

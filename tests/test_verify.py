@@ -5,9 +5,13 @@ import subprocess
 from pathlib import Path
 
 import netCDF4
+import numpy as np
 import pytest
+import xarray as xr
 
 from conftest import CACHE, Workflow
+from decaymerge import store
+from decaymerge.verify import compare
 
 
 def verify(results: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -58,4 +62,23 @@ def test_what_cannot_be_verified_is_said_in_one_line(copy: Path, tmp_path: Path)
     with netCDF4.Dataset(network, "a") as file:
         file.delncattr("settings")
     shutil.copytree(copy / "linear_gf/tasks/b", copy / "linear_gf/tasks/a", dirs_exist_ok=True)
-    assert verify(copy, "--members=4").returncode == 1
+    assert "seeds=0-1.nc does not say its settings" in verify(copy, "--members=4").stderr
+
+
+def test_a_file_of_fewer_seeds_than_its_name(copy: Path) -> None:
+    data = copy / "linear_gf/tasks/a/seeds=0-1.nc"
+    whole = store.read(data)
+    whole.isel(seed=[0]).to_netcdf(data)
+    assert "tasks/a/seeds=0-1.nc holds no seed 1: remove it" in verify(copy, "--members=4").stderr
+
+
+def test_what_is_not_a_number_in_both_is_the_same_and_coordinates_count(tmp_path: Path) -> None:
+    def saved(values: list[float], steps: list[int]) -> xr.Dataset:
+        return xr.Dataset({"x": (("seed", "step"), [values])}, coords={"seed": [0], "step": steps})
+
+    stored = saved([np.nan, 1.0], [0, 1])
+    stored.to_netcdf(tmp_path / "x.nc")
+    assert compare(tmp_path / "x.nc", 0, stored).deviation == 0
+    assert compare(tmp_path / "x.nc", 0, saved([np.nan, 1 + 1e-9], [0, 1])).deviation == pytest.approx(1e-9)
+    assert compare(tmp_path / "x.nc", 0, saved([0.0, 1.0], [0, 1])).deviation == np.inf
+    assert compare(tmp_path / "x.nc", 0, saved([np.nan, 1.0], [0, 50])).deviation == np.inf

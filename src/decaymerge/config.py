@@ -28,7 +28,7 @@ SOURCE = rf"^hub:[\w.-]+/[\w.-]+(@[\w./-]+)?$|{PYPI}|^path:.+$"
 
 SWEEPS = ("many_tasks", "depth", "layers", "phase")
 """Figures of what is ours, whose settings are the names of the experiments that they show."""
-TAKEN = ("scan", "figures", "figure1", "figure2", "figure3", "overlap", "table1", *SWEEPS)
+TAKEN = ("scan", "figures", "overview", "figure1", "figure2", "figure3", "overlap", "table1", *SWEEPS)
 """Names in ``results`` and ``results/figures`` that no experiment can have."""
 
 
@@ -93,13 +93,18 @@ class Figure2(Settings):
     quadratic: Name = "labels_quadratic"
 
 
-class Figures(Settings):
-    """What figures show and how they are written. Nothing here retrains."""
+class Drawing(Settings):
+    """How all figures are drawn."""
 
     weight_decay: WeightDecay = 1e-3
     """λ of the panels that show a single one; the nearest of an experiment's own is taken."""
     dpi: Annotated[Whole, Field(ge=50, le=1200)] = 200
     """Resolution of the PNG; the PDF is vector."""
+
+
+class Figures(Drawing):
+    """What figures show and how they are written. Nothing here retrains."""
+
     figure2: Figure2 = Figure2()
     figure3: Figure3 = Figure3()
     overlap: list[Name] = Field(default_factory=list)
@@ -157,6 +162,8 @@ class Config(Settings):
                 known = ", ".join(self.experiments)
                 raise refuse(f"{setting} = {name!r} is no experiment; there are: {known}")
         for name in self.figures.overlap:
+            if self.figures.overlap.count(name) > 1:
+                raise refuse(f"figures.overlap: {name} stands twice")
             experiment = self.experiments[name]
             tasks = list(experiment.named_tasks.values())
             numeric = all(
@@ -195,7 +202,8 @@ class Config(Settings):
     def figure2(self) -> list[str]:
         """Experiments of Figure 2; none unless all of them are there and have a single task."""
         names = list(self.figures.figure2.model_dump().values())
-        shown = all(name in self.experiments and not self.experiments[name].merging for name in names)
+        found = [self.experiments[name] for name in names if name in self.experiments]
+        shown = len(found) == len(names) and all(len(one.named_tasks) == 1 for one in found)
         return names if shown else []
 
     @property

@@ -46,7 +46,7 @@ def evaluate(
         device: Where to compute.
 
     Raises:
-        UserError: files are missing, or are not of the same seeds.
+        UserError: files are missing, or are not of the same seeds, steps and depth.
     """
     if not len(tasks) == len(own) == len(job.tasks):
         raise UserError(
@@ -56,6 +56,16 @@ def evaluate(
     if any(not np.array_equal(file.seed, files[0].seed) for file in files):
         raise UserError(
             f"the files of {job.pair} hold different seeds: {[file.seed.values.tolist() for file in files]}"
+        )
+    networks_given = files[len(tasks) :]
+    if any(not np.array_equal(file.step, own[0].step) for file in networks_given):
+        raise UserError(
+            f"the networks of {job.pair} were kept at different steps:"
+            f" {[file.step.values.tolist() for file in networks_given]}"
+        )
+    if any(len(store.weights_of(file)) != job.network.depth for file in networks_given):
+        raise UserError(
+            f"the networks of {job.pair} are not of the {job.network.depth} layers that settings ask for"
         )
     names = [] if merged is None else merged.model.values.tolist()
     networks = {name: _on(device, merged.sel(model=name)) for name in names} if merged is not None else {}
@@ -82,6 +92,8 @@ def evaluate(
             )
         found = xr.concat(of_model, xr.Variable("model", ["own", *names]))
         if job.gap_by_layer:
+            if "sum" not in networks:
+                raise UserError(f"gap_by_layer: true needs the sum of {job.pair}, which was not given")
             found = found.merge(gap.by_layer(job, weights, networks["sum"], inputs, labels))
         of_task.append(found)
     made = xr.concat(of_task, xr.Variable("task", job.tasks)).assign_coords(

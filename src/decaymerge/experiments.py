@@ -17,6 +17,7 @@ from decaymerge.settings import (
     WeightDecay,
     Whole,
     refuse,
+    shortest,
 )
 
 
@@ -52,7 +53,7 @@ class Network(Settings):
     @property
     def smooth(self) -> bool:
         """Whether f is differentiable in its weights everywhere."""
-        return self.activation == "linear" or self.power > 1
+        return not self.hidden or self.activation == "linear" or self.power > 1
 
     @property
     def trained(self) -> int:
@@ -60,8 +61,8 @@ class Network(Settings):
         return self.depth - self.fixed_outer_layer
 
 
-class Training(Settings):
-    """How one network is trained; each λ of ``weight_decay`` is a job of its own."""
+class Method(Settings):
+    """How one network is trained at one λ."""
 
     loss: Loss = "logistic"
     """ℓ of the margin z: log(1 + e^-z), or ``exponential``: e^-z."""
@@ -73,8 +74,6 @@ class Training(Settings):
     steps: Count
     checkpoints: Annotated[Whole, Field(ge=2, le=10_000)] = 40
     """Steps at which weights and metrics are kept: log-spaced, the first (0) and the last included."""
-    weight_decay: Annotated[list[WeightDecay], Field(min_length=1)]
-    """λ, one or more."""
     batch_size: Size | None = None
     """``sgd``: samples of a minibatch. An epoch is a random order of all samples; those that fill no minibatch
     are left out of it."""
@@ -86,11 +85,11 @@ class Training(Settings):
     finish: Literal["lbfgs"] | None = None
     """``gd``: minimise L + λ‖θ‖²/2 from the last step on by L-BFGS, where GD is too slow to become stationary."""
     dtype: Literal["float32", "float64"] = "float32"
+    """In ``float64`` the paper's claims are checked on the networks, and drawn in the place of a figure of its own;
+    the target ``results/{experiment}/summary.nc`` evaluates it all the same."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Training":
-        if len(set(self.weight_decay)) < len(self.weight_decay):
-            raise refuse(f"weight_decay: {self.weight_decay} names a value twice")
+    def _settings_of_method(self) -> "Method":
         for setting, method in {
             "batch_size": "sgd",
             "solver_tolerance": "gf",
@@ -107,6 +106,19 @@ class Training(Settings):
             raise refuse("method: sgd needs a batch_size")
         if self.method == "gf" and self.dtype == "float32":
             raise refuse("method: gf is solved to a tolerance that dtype: float32 does not have; use float64")
+        return self
+
+
+class Training(Method):
+    """How the networks of one experiment are trained; each λ of ``weight_decay`` is a job of its own."""
+
+    weight_decay: Annotated[list[WeightDecay], Field(min_length=1)]
+    """λ, one or more."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Training":
+        if len(set(self.weight_decay)) < len(self.weight_decay):
+            raise refuse(f"weight_decay: {self.weight_decay} names a value twice")
         return self
 
 
@@ -199,7 +211,7 @@ class Experiment(Settings):
 
 def merge_name(method: MergeSettings) -> str:
     """Name of a merged network on the ``model`` dimension."""
-    return method if isinstance(method, str) else f"{method.method}={method.coefficient:g}"
+    return method if isinstance(method, str) else f"{method.method}={shortest(method.coefficient)}"
 
 
 def experiment_pairs(experiment: Experiment) -> dict[str, list[str]]:

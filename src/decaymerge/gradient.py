@@ -201,10 +201,16 @@ class Gradient:
         return rectified.pow_(self.network.power - 1).mul_(self.network.power).mul_(below)
 
 
+def descend(weights: Sequence[Tensor], changes: Sequence[Tensor], keep: float) -> None:
+    """W_k ← ``keep`` W_k + change_k in place, for as many layers as there are weights."""
+    for weight, change in zip(weights, changes, strict=False):
+        torch.add(change, weight, alpha=keep, out=weight)
+
+
 def relative_residual(weights: Sequence[Tensor], gradients: Sequence[Tensor], weight_decay: float) -> Tensor:
     """‖∇L + λθ‖ / (λ‖θ‖) over the given layers, (…, d_k, d_{k-1}) to (…): 0 at a stationary point (Lemma 1).
 
-    Not a number where λ = 0 or θ = 0, where the residual is undefined.
+    Infinite, or not a number, where λ = 0 or θ = 0, where the residual is undefined.
     """
     squares = zip(
         *[

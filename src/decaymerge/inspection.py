@@ -29,10 +29,13 @@ def inspect(path: Path) -> str:
 
 def _origin(attributes: Mapping[str, Any], path: Path) -> str:
     """Attributes as YAML, the settings last and unfolded."""
-    if "code_revision" not in attributes:
-        raise UserError(f"{path} does not say where it comes from: it is none of this project's results")
     entries: dict[str, Any] = {name: str(text) for name, text in attributes.items() if name != "settings"}
-    entries["settings"] = json.loads(attributes["settings"])
+    try:
+        entries["settings"] = json.loads(attributes["settings"])
+    except (KeyError, ValueError):
+        entries.clear()
+    if "code_revision" not in entries:
+        raise UserError(f"{path} does not say where it comes from: it is none of this project's results")
     return yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=1000)
 
 
@@ -75,7 +78,7 @@ def _json(path: Path) -> str:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(found, list) or not all(
-        isinstance(check, dict) and "made_by" in check for check in found
+        isinstance(check, dict) and {"made_by", "status"} <= check.keys() for check in found
     ):
         return yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=1000)
     statuses = Counter(check["status"] for check in found)

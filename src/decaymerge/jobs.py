@@ -5,15 +5,15 @@ and each result carries them as an attribute.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
-from decaymerge.config import Config, Figures
+from decaymerge.config import Config, Drawing
 from decaymerge.datasets import TaskSettings
 from decaymerge.errors import UserError
-from decaymerge.experiments import Experiment, MergeSettings, Network, Training, experiment_pairs
-from decaymerge.settings import Count, Loss, PositiveNumber, Settings, Size, WeightDecay
+from decaymerge.experiments import Experiment, MergeSettings, Method, Network, Training, experiment_pairs
+from decaymerge.settings import Loss, PositiveNumber, Settings, Size, WeightDecay, refuse, shortest
 
 Job = TypeVar("Job", bound=Settings)
 
@@ -30,24 +30,20 @@ class TasksJob(Settings):
     """Number of tasks of the experiment."""
     settings: TaskSettings
 
+    @model_validator(mode="after")
+    def _consistent(self) -> "TasksJob":
+        if self.index >= self.tasks:
+            raise refuse(f"index: {self.index} is not below tasks: {self.tasks}")
+        return self
 
-class TrainJob(Settings):
+
+class TrainJob(Method):
     """Training of one task at one λ."""
 
     experiment: str
     task: str
     weight_decay: WeightDecay
     network: Network
-    loss: Loss
-    method: Literal["gd", "sgd", "gf"]
-    step_size: PositiveNumber
-    steps: Count
-    checkpoints: Annotated[int, Field(ge=2)]
-    batch_size: Size | None
-    solver_tolerance: PositiveNumber | None
-    stationarity: PositiveNumber | None
-    finish: Literal["lbfgs"] | None
-    dtype: Literal["float32", "float64"]
 
 
 class MergeJob(Settings):
@@ -83,6 +79,8 @@ class ClaimsJob(Settings):
 
     experiment: str
     tasks: Annotated[list[str], Field(min_length=1)]
+    data: list[TaskSettings]
+    """Of each task."""
     network: Network
     training: Training
     blocks: Annotated[list[str], Field(min_length=1)]
@@ -91,7 +89,8 @@ class ClaimsJob(Settings):
 class FigureJob(Settings):
     """One figure: how it is drawn, and the experiments that it shows."""
 
-    settings: Figures
+    settings: Drawing
+    """As JSON these are the only ones of ``Figures``: naming an experiment for one figure draws no other anew."""
     names: list[str]
     experiments: list[Experiment]
 
@@ -115,8 +114,8 @@ class CheckpointsJob(Settings):
 
 
 def format_weight_decay(weight_decay: float) -> str:
-    """λ as it stands in file names: the shortest text that reads back as the same number, without ``.0``."""
-    return repr(weight_decay + 0.0).removesuffix(".0")
+    """λ as it stands in file names."""
+    return shortest(weight_decay)
 
 
 def seed_blocks(experiment: Experiment) -> list[str]:
@@ -185,6 +184,7 @@ def claims_job(name: str, experiment: Experiment) -> ClaimsJob:
     return ClaimsJob(
         experiment=name,
         tasks=list(experiment.named_tasks),
+        data=list(experiment.named_tasks.values()),
         network=experiment.network,
         training=experiment.training,
         blocks=seed_blocks(experiment),

@@ -82,6 +82,11 @@ def _whole(value: Any) -> Any:
         return value
 
 
+def shortest(value: float) -> str:
+    """The shortest text that reads back as the same number, without ``.0``."""
+    return repr(value + 0.0).removesuffix(".0")
+
+
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 PositiveNumber = Annotated[Number, Field(gt=0, le=1e12)]
 Whole = Annotated[int, Field(strict=True), BeforeValidator(_whole)]
@@ -157,7 +162,7 @@ def load(path: Path) -> object:
     """
     try:
         return yaml.load(path.read_text(), _Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
 
 

@@ -32,7 +32,7 @@ def networks(results: Path) -> dict[Path, list[int]]:
     Raises:
         UserError: there are none.
     """
-    found = sorted(results.glob("*/train/*/weight_decay=*/seeds=*.nc"))
+    found = sorted(results.glob("*/train/*/weight_decay=*/seeds=[0-9]*-[0-9]*.nc"))
     if not found:
         raise UserError(
             f"{results} holds no <experiment>/train/<task>/weight_decay=<λ>/seeds=<block>.nc: it is no folder of"
@@ -110,9 +110,18 @@ def settings_of(path: Path) -> str:
 
 
 def compare(path: Path, seed: int, made: xr.Dataset) -> Finding:
-    """Deviation of one member from what is stored; infinite where a variable, a step or a shape differs."""
-    stored, made = store.read(path).sel(seed=seed), made.sel(seed=seed)
-    if set(stored) != set(made) or stored.sizes != made.sizes:
+    """Deviation of one member from what is stored; infinite where a variable, a coordinate or a shape differs.
+
+    Raises:
+        UserError: the file does not hold the member that its name promises.
+    """
+    stored = store.read(path)
+    if seed not in stored.seed:
+        raise UserError(f"{path} holds no seed {seed}: remove it, and run the workflow again")
+    stored, made = stored.sel(seed=seed), made.sel(seed=seed)
+    if set(stored) != set(made) or not stored.coords.to_dataset().equals(made.coords.to_dataset()):
+        return Finding(path, seed, np.inf)
+    if any(stored[name].sizes != made[name].sizes for name in stored):
         return Finding(path, seed, np.inf)
     return Finding(path, seed, max(_deviation(stored[name], made[name]) for name in stored))
 
@@ -121,7 +130,10 @@ def _deviation(stored: xr.DataArray, made: xr.DataArray) -> float:
     kept, new = (
         array.transpose("step", ..., missing_dims="ignore").values.astype(float) for array in (stored, made)
     )
-    if np.array_equal(kept, new, equal_nan=True):
+    if not np.array_equal(np.isnan(kept), np.isnan(new)):
+        return np.inf
+    kept, new = np.nan_to_num(kept), np.nan_to_num(new)  # what is not a number in both is the same
+    if np.array_equal(kept, new):
         return 0.0
     rows = (kept.shape[0], -1) if "step" in stored.dims else (1, -1)
     difference = np.linalg.norm((kept - new).reshape(rows), axis=-1)

@@ -35,6 +35,10 @@ def whole(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # the netCDF library raises both
+        if not temporary.exists():
+            raise UserError(
+                f"{path} is written by another process as well; give the same command again"
+            ) from None
         raise _refusal(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ A claim measures two sides along training, and a ``Check`` is the verdict. It is
 
 import itertools
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -142,9 +143,9 @@ def read(path: Path) -> list[Check]:
     try:
         return TypeAdapter(list[Check]).validate_json(path.read_text())
     except (OSError, ValueError) as error:
-        reason = str(error).split("\n")[0]
+        reason, quoted = str(error).split("\n")[0], shlex.quote(str(path))
         raise UserError(
-            f"{path} cannot be read ({reason}); remake it with: rm -f {path} && snakemake {path}"
+            f"{path} cannot be read ({reason}); remake it with: rm -f {quoted} && snakemake {quoted}"
         ) from None
 
 

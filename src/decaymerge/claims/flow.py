@@ -1,6 +1,6 @@
 """Claims about gradient flow: the end-to-end vector of deep linear networks, and Lemma 7 for any network."""
 
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ class Trajectory:
         return np.concatenate(parts, axis=1).ravel()
 
 
-@cache
+@lru_cache(1)  # of one run: it and its networks go when the next λ comes
 def trajectories(run: Run) -> list[Trajectory]:
     """Of each task; several claims need them."""
     return [Trajectory(task, run.times) for task in run.tasks]

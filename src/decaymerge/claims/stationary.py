@@ -113,7 +113,9 @@ def rank_one(run: Run) -> Measured:
 
     def ratios(task: Trained) -> np.ndarray:
         values = [torch.linalg.svdvals(weight) for weight in task.weights[:-1]]
-        found = torch.stack([value[..., 1] / value[..., 0] for value in values], -1).numpy()
+        # A single row has no second singular value.
+        shares = [value[..., 1:2].sum(-1) / value[..., 0] for value in values]
+        found = torch.stack(shares, -1).numpy()
         found[_collapsed(task), -1] = 0
         return found
 

@@ -9,6 +9,7 @@ import hashlib
 import subprocess
 import tempfile
 import urllib.request
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def from_folder(folder: Path) -> dict[str, bytes]:
             raise UnavailableError(f"{path} does not exist")
         try:
             found = content_sha256(path)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise UnavailableError(f"{path} is damaged ({error})") from None
         if found != expected:
             raise UnavailableError(f"{path} has sha256 {found} decompressed, not {expected}")

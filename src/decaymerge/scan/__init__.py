@@ -80,10 +80,11 @@ def roles_of(
             "QKV": [fused]
         }
     if {"Q", "K", "V"} <= set(blocks):
-        if len({blocks[role][0].shape[1] for role in "QKV"}) > 1:
-            listed = ", ".join(name for names in parts.values() for name in names)
-            raise UserError(f"{listed}: Q, K and V have inputs of different dimensions")
         blocks["QKV"] = [block for role in "QKV" for block in blocks[role]]
+    for role, matrices in blocks.items():
+        if len({block.shape[1] for block in matrices}) > 1:
+            listed = ", ".join(name for names in parts.values() for name in names)
+            raise UserError(f"{listed}: the parts of {role} have inputs of different dimensions")
     return blocks
 
 

@@ -77,6 +77,9 @@ def spectral_norm(blocks: Blocks, frobenius: float, tolerance: float = 1e-6, see
     """
     if frobenius == 0:
         return SpectralNorm(0.0, 0.0, 0)
+    if 1 / frobenius > float(np.finfo(blocks[0].dtype).max):  # weights that have decayed to denormal numbers
+        wide = [block.astype(np.float64) / frobenius for block in blocks]
+        return spectral_norm(wide, 1.0, tolerance, seed).times(frobenius)
     if len(blocks) == 1 and not blocks[0].flags.c_contiguous:
         blocks = [blocks[0].T]  # the same norm, and rows that lie in one piece
     pieces = list(_pieces(blocks))

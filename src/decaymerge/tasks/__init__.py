@@ -11,9 +11,7 @@ from decaymerge.jobs import TasksJob
 from decaymerge.seeding import generator
 from decaymerge.tasks.fashion_mnist import fashion_mnist
 from decaymerge.tasks.gaussian import gaussian
-from decaymerge.tasks.own import from_file, from_function
-
-Sample = tuple[np.ndarray, np.ndarray]
+from decaymerge.tasks.own import Sample, from_file, from_function
 
 DATASETS: dict[str, Callable[[TasksJob, np.random.Generator, Sequence[Path]], Sample]] = {
     "gaussian": gaussian,

@@ -5,6 +5,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from decaymerge.errors import UserError
 from decaymerge.jobs import TrainJob
 from decaymerge.network import initialise
 from decaymerge.seeding import generator
@@ -46,9 +47,12 @@ def begin(
 ) -> tuple[list[Tensor], Tensor, Tensor, Recorder]:
     """What a method of ``METHODS`` takes: weights, inputs and labels, and the recorder of what it finds.
 
-    The first layer is in the span of its inputs, unless ``whole`` or in float64: that is for checks, and one of
-    them is the identity that makes the span enough.
+    The first layer is in the span of its inputs, unless ``whole``; nor in float64, which is for checks, one of them
+    of the identity that makes the span enough; nor to a stationary point, where nothing may be left outside.
     """
+    samples = tasks.sizes["sample"]
+    if job.batch_size is not None and job.batch_size > samples:
+        raise UserError(f"batch_size: {job.batch_size} is above the {samples} samples of {job.task}")
     dtype = getattr(torch, job.dtype)
     seeds = tasks.seed.values.tolist()
     inputs = torch.from_numpy(tasks.inputs.values).to(device)
@@ -57,7 +61,8 @@ def begin(
     first, *others = [torch.from_numpy(np.stack(layer)).to(device) for layer in zip(*members, strict=True)]
     found = restart.found if restart is not None else None
     basis = None if found is None else torch.from_numpy(found["basis"]).to(device)
-    span = InputSpan(inputs, first, whole=whole or job.dtype == "float64", basis=basis)
+    whole = whole or job.dtype == "float64" or job.stationarity is not None
+    span = InputSpan(inputs, first, whole=whole, basis=basis)
     weights = [weight.to(dtype) for weight in (span.coordinates, *others)]
     return weights, span.inputs.to(dtype), labels, Recorder(job, seeds, weights, span, restart)
 

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from decaymerge import measure
-from decaymerge.gradient import Gradient, relative_residual
+from decaymerge.gradient import Gradient, descend, relative_residual
 from decaymerge.jobs import TrainJob
 from decaymerge.network import flatten, unflatten
 from decaymerge.train.recorder import REPORT_EVERY, Recorder
@@ -60,8 +59,7 @@ def gradient_descent(
         record(step, weights, change.margins, coefficients)
         if coefficients is not None and change.first_delta is not None:
             coefficients.mul_(keep).add_(change.first_delta.mT)
-        for weight, added in zip(weights[:trained], changes[:trained], strict=True):
-            torch.add(added, weight, alpha=keep, out=weight)
+        descend(weights[:trained], changes, keep)
     if job.finish is not None:
         finish(job, weights, inputs, labels, record.running)
         coefficients = None  # they are those of gradient descent

@@ -148,9 +148,7 @@ class Recorder:
             self.coefficients[members] = coefficients.cpu().numpy()[members]
 
     def _decay(self, step: int) -> float:
-        """By which W_1 has shrunk outside the span of its inputs."""
-        if self.job.method == "gf":
-            return math.exp(-self.job.weight_decay * step * self.job.step_size)
+        """By which gradient descent has shrunk W_1 outside the span of its inputs."""
         return (1 - self.job.step_size * self.job.weight_decay) ** step
 
     def _check(self, step: int, loss: np.ndarray) -> None:

@@ -67,8 +67,9 @@ class RestartFile:
 
 
 def identity_of(job: TrainJob, tasks: xr.Dataset) -> str:
-    """Digest of all that determines a run: its settings, its data, the code that trains and PyTorch's version."""
-    digest = hashlib.sha256(f"{job.model_dump_json()} {version('torch')}".encode())
+    """Digest of all that determines a run: its settings, its data, the code that trains, its libraries."""
+    libraries = [version(name) for name in ("torch", "scipy")]
+    digest = hashlib.sha256(f"{job.model_dump_json()} {libraries}".encode())
     for name in ("inputs", "labels"):
         digest.update(tasks[name].values.tobytes())
     package = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decaymerge.gradient import Gradient
+from decaymerge.gradient import Gradient, descend
 from decaymerge.jobs import TrainJob
 from decaymerge.seeding import generator
 from decaymerge.train.recorder import Recorder
@@ -38,8 +38,7 @@ def stochastic_gradient_descent(
         rows = chosen.add(offsets).flatten()
         torch.index_select(flat_labels, 0, rows, out=batch_labels.view(-1))
         torch.index_select(flat_inputs, 0, rows, out=batch_inputs.view(-1, dim))
-        for weight, added in zip(weights[: job.network.trained], change(), strict=False):
-            torch.add(added, weight, alpha=keep, out=weight)
+        descend(weights[: job.network.trained], change(), keep)
     record(job.steps, weights, all_samples.forward())
 
 
