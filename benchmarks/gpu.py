@@ -1,4 +1,4 @@
-"""Training on a GPU beside two cores of its machine, and how far what it finds is from what they find.
+"""Training on a GPU beside two cores of its machine (the time of one, halved), and how far what it finds is from what they find.
 
 usage: python benchmarks/gpu.py [--small]
 
@@ -23,7 +23,7 @@ PAPER_SIZE = {"dim": 100, "samples": 1000}
 
 
 def paper_size(device: torch.device, blocks: tuple[int, ...]) -> list[Row]:
-    """The paper's size, in blocks of so many seeds, a seed's time against that of two cores."""
+    """The paper's size, in blocks of so many seeds, a seed's time against that of one core, halved."""
     settings = experiment([100, 100], 10, PAPER_SIZE)
     (core,) = medians(step_of(settings, data_of(settings), max(1, STEPS // 10)), repeats=REPEATS)
     rows = []
@@ -39,7 +39,8 @@ def paper_size(device: torch.device, blocks: tuple[int, ...]) -> list[Row]:
             row(
                 f"the paper's size on a GPU, {seeds} seeds",
                 core / 20 * seeds / step,
-                f"one core halved, {core / 20 * seeds * 1e3:.2f} ms a step against {step * 1e3:.3f}, {rate:.1f} TFLOP/s",
+                f"one core halved, {core / 20 * seeds * 1e3:.2f} ms a step against {step * 1e3:.3f},"
+                f" {rate:.1f} TFLOP/s",
                 f"{core / 20 * seeds / products:.1f}, the products alone",
             )
         )

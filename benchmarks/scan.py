@@ -70,8 +70,8 @@ def mpnet(other_python: str) -> list[Row]:
         row(
             "scan of MPNet's 72 matrices",
             other["seconds"] / scanning,
-            f"WeightWatcher {other['version']} analyze(), once, with its fits, {other['seconds']:.2f} s against {scanning:.3f} s,"
-            f" stable ranks equal to {worst:.1e}",
+            f"WeightWatcher {other['version']} analyze(), once, with its fits, {other['seconds']:.2f} s against"
+            f" {scanning:.3f} s, stable ranks equal to {worst:.1e}",
             "a full decomposition of each matrix",
             20,
         ),
