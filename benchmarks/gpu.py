@@ -1,4 +1,4 @@
-"""Training on a GPU beside two cores of its machine (the time of one, halved), and how far what it finds is from what they find.
+"""Training on a GPU beside two cores of its machine (one, halved), and how far it is from what the CPU finds.
 
 usage: python benchmarks/gpu.py [--small]
 
