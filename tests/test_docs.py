@@ -39,7 +39,7 @@ INSTEAD = {
     "python examples/minilm.py": "python -c 'import torch' && python -m py_compile examples/minilm.py",
     "python examples/minilm.py --seed 1 --output results/minilm-1": "python examples/minilm.py --help",
     "python examples/minilm.py --seed 2 --output results/minilm-2": "python examples/minilm.py --help",
-    "make beyond": "snakemake "
+    "make beyond": f"{ACTIVATE} && snakemake "
     + " ".join(f"results/{name}/summary.nc" for name in BEYOND)
     + " --directory runs/beyond --configfile beyond.yaml",
     "snakemake phase --directory runs/beyond --configfile config/beyond.yaml": "snakemake phase"

@@ -84,7 +84,7 @@ def test_a_formula_leads_to_its_function(page: Page, address: str) -> None:
     page.goto(f"{address}explanation/theory/")
     page.locator("article a", has_text="norm_preservation").first.click()
     assert page.url.endswith("reference/library/#decaymerge.claims.stationary.norm_preservation")
-    assert "p^(K-k) B²" in page.inner_text("article")
+    page.get_by_text("p^(K-k) B²").first.wait_for()  # the page is long, and may still be loading
 
 
 def test_every_setting_is_in_the_reference(page: Page, address: str) -> None:
