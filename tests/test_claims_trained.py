@@ -10,11 +10,10 @@ import pytest
 import xarray as xr
 
 from decaymerge import store, tasks
-from decaymerge.claims import CLAIMS, check_experiment, check_widths
+from decaymerge.claims import CLAIMS, check_experiment
 from decaymerge.claims.check import Check, Measured, judge
 from decaymerge.claims.flow import trajectories
 from decaymerge.claims.run import Run
-from decaymerge.claims.width import check_width
 from decaymerge.jobs import ClaimsJob
 from test_tasks import gaussian_job
 from test_train import CPU, train, train_job
@@ -247,32 +246,6 @@ def test_minibatches_have_no_claims(tmp_path: Path) -> None:
     assert checks == []
     store.write(traces, tmp_path / "claims.nc", job)
     assert store.read(tmp_path / "claims.nc", "claim").sizes["claim"] == 0
-
-
-def test_law_in_the_width() -> None:
-    rng = np.random.default_rng(1)
-    widths = [16, 64, 256]
-    shrinking = [rng.standard_normal((2, 20)) / np.sqrt(width) for width in widths]
-    constant = [rng.standard_normal((2, 20)) for _ in widths]
-    assert check_width("x", 0.1, widths, shrinking, list(range(20))).status == "equality"
-    assert check_width("x", 0.1, widths, constant, list(range(20))).status == "not supported"
-    few = [values[:, :1] * factor for values, factor in zip(shrinking, (1, 5, 1), strict=True)]
-    few = [np.concatenate([values, 30 * values], axis=1) for values in few]
-    assert check_width("x", 0.1, widths, few, [0, 1]).status == "assumption unmet"
-
-
-def test_law_in_the_width_is_of_experiments_that_differ_in_nothing_else(tmp_path: Path) -> None:
-    traces = []
-    for width in (4, 8, 16):
-        folder, network = tmp_path / str(width), LINEAR | {"hidden": [width]}
-        job = written(folder, count=2, network=network, method="gf", steps=30)
-        _, trace = check_experiment(job, folder)
-        traces.append(trace.assign_attrs(settings=job.model_dump_json()))
-    assert len(check_widths(traces)) == 1
-    other = ClaimsJob.model_validate_json(traces[0].attrs["settings"])
-    data = [task.model_copy(update={"samples": 21}) for task in other.data]
-    changed = traces[0].assign_attrs(settings=other.model_copy(update={"data": data}).model_dump_json())
-    assert check_widths([changed, *traces[1:]]) == []
 
 
 @pytest.mark.parametrize(

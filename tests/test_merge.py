@@ -24,6 +24,14 @@ def merged(networks: list[xr.Dataset], methods: list[Any]) -> xr.Dataset:
     return merge(MergeJob.model_validate({"methods": methods, "trained": 3}), networks)
 
 
+def evaluate_job(names: list[str]) -> EvaluateJob:
+    network = Network(hidden=[10, 8])
+    pair = "+".join(names)
+    return EvaluateJob(
+        pair=pair, tasks=names, weight_decay=1e-3, network=network, loss="logistic", margin=1.0
+    )
+
+
 @pytest.fixture(scope="module")
 def data() -> list[xr.Dataset]:
     return [tasks.make(gaussian_job(index, count=3, dim=12), []) for index in range(3)]
@@ -59,14 +67,7 @@ def test_networks_of_other_seeds_are_refused(networks: list[xr.Dataset]) -> None
 
 
 def test_evaluation_against_plain_numpy(data: list[xr.Dataset], networks: list[xr.Dataset]) -> None:
-    job = EvaluateJob(
-        pair="a+b",
-        tasks=["a", "b"],
-        weight_decay=1e-3,
-        network=Network(hidden=[10, 8]),
-        loss="logistic",
-        margin=1.0,
-    )
+    job = evaluate_job(["a", "b"])
     both = merged(networks[:2], ["sum", "average"])
     found = evaluate(job, data[:2], networks[:2], both, CPU)
     assert found.loss.dims == ("seed", "step", "model", "task")
@@ -103,14 +104,7 @@ def test_evaluation_against_plain_numpy(data: list[xr.Dataset], networks: list[x
 def test_evaluation_of_networks_that_do_not_belong_together(
     data: list[xr.Dataset], networks: list[xr.Dataset]
 ) -> None:
-    job = EvaluateJob(
-        pair="a+b",
-        tasks=["a", "b"],
-        weight_decay=1e-3,
-        network=Network(hidden=[10, 8]),
-        loss="logistic",
-        margin=1.0,
-    )
+    job = evaluate_job(["a", "b"])
     last = networks[1].step.size - 1
     other = networks[1].assign_coords(step=[*networks[1].step.values[:last], 300])
     with pytest.raises(UserError, match=r"the networks of a\+b were kept at different steps: "):
@@ -123,7 +117,4 @@ def test_evaluation_of_networks_that_do_not_belong_together(
 
 
 def test_single_task_has_own_alone(data: list[xr.Dataset], networks: list[xr.Dataset]) -> None:
-    job = EvaluateJob(
-        pair="a", tasks=["a"], weight_decay=0, network=Network(hidden=[10, 8]), loss="logistic", margin=1.0
-    )
-    assert evaluate(job, data[:1], networks[:1], None, CPU).model.values.tolist() == ["own"]
+    assert evaluate(evaluate_job(["a"]), data[:1], networks[:1], None, CPU).model.values.tolist() == ["own"]

@@ -15,7 +15,7 @@ from decaymerge.scan.checkpoint import DTYPES, Checkpoint, TensorInfo
 SHOWN = 3
 """Tensors that an error names."""
 FORM = re.compile(
-    r"model_type|architectures|head_dim|(\w+_)?n?_?heads?|(\w+_)?attention_heads|num_key_value_heads"
+    r"model_type|architectures|head_dim|\w+_heads?"
     r"|(hidden_)?act(ivation)?(_function)?|feed_forward_proj|rope_\w+|rotary\w*|position_embedding_type|\w*_eps(ilon)?"
 )
 """Keys of ``config.json`` that must agree, where both state them: the tensors alone do not show them."""

@@ -70,9 +70,8 @@ def check_width(
     error = float(np.std(resampled))
     off = abs(exponent - EXPONENT)
     allowed = STANDARD_ERRORS * error
-    status = "equality" if off <= allowed else "not supported"
-    if allowed > RESOLUTION:
-        status = "assumption unmet"
+    resolved = "equality" if allowed <= RESOLUTION else "assumption unmet"
+    status = resolved if off <= allowed else "not supported"
     rms = ", ".join(
         f"{np.sqrt((values**2).mean()):.3f} at {width}"
         for width, values in zip(widths, cross_terms, strict=True)

@@ -1,0 +1,39 @@
+"""The lists of packages: pip's, conda's and the lock file name the same."""
+
+import re
+import subprocess
+import sys
+import tomllib
+
+import yaml
+
+from conftest import REPOSITORY
+
+
+def _names(requirements: list[str]) -> set[str]:
+    aliases = {"pytorch": "torch"}
+    names = {re.split(r"[<>=!~ \[]", line, maxsplit=1)[0].lower().replace("_", "-") for line in requirements}
+    return {aliases.get(name, name) for name in names}
+
+
+def test_dependency_lists_agree() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    loose = _names(project["dependencies"])
+    conda: list[str] = yaml.safe_load((REPOSITORY / "environment.yml").read_text())["dependencies"]
+    lock = [
+        line
+        for line in (REPOSITORY / "requirements.lock").read_text().splitlines()
+        if not line.startswith("#")
+    ]
+    assert _names(conda) - {"python"} == loose
+    extras = project["optional-dependencies"]
+    assert loose | _names(extras["dev"]) | _names(extras["examples"]) <= _names(lock)
+    assert all("==" in line for line in lock)
+    bounds = {line.replace("pytorch", "torch") for line in conda if not line.startswith("python")}
+    assert bounds == set(project["dependencies"])
+
+
+def test_lock_satisfies_the_loose_bounds() -> None:
+    command = [sys.executable, "-m", "pip", "check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
