@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from comparison import Row, medians, on_one_thread, row, show
-from decaymerge import jobs, store, train
-from training import CPU, data_of, experiment, flops_of, products_of, step_of
+from decaymerge import store, train
+from training import CPU, data_of, experiment, flops_of, products_of, step_of, train_job
 
 SMALL = "--small" in sys.argv
 STEPS = 20 if SMALL else 1000
@@ -50,7 +50,7 @@ def paper_size(device: torch.device, blocks: tuple[int, ...]) -> list[Row]:
 def small_networks(device: torch.device, blocks: tuple[int, ...]) -> list[Row]:
     """Figure 2's networks, in blocks of so many, one's time against that of a core, halved."""
     sizes = {"dim": 20, "samples": 1000, "overlap": "same"}
-    training = {"method": "sgd", "step_size": 0.1, "batch_size": 100}
+    training = {"optimiser": "sgd", "step_size": 0.1, "batch_size": 100}
     settings = experiment([10, 10], 50, sizes, training)
     (core,) = medians(step_of(settings, data_of(settings), STEPS), repeats=REPEATS)
     rows = []
@@ -70,9 +70,9 @@ def small_networks(device: torch.device, blocks: tuple[int, ...]) -> list[Row]:
 
 def deviation(device: torch.device, dtype: str) -> Row:
     """Largest difference of any weight at any kept step from the CPU's, against the largest weight of its layer."""
-    training = {"steps": 2 * STEPS, "checkpoints": 10, "dtype": dtype}
+    training = {"steps": 2 * STEPS, "kept_steps": 10, "dtype": dtype}
     settings = experiment([100, 100], 3, PAPER_SIZE, training)
-    job, data = jobs.train_job("benchmark", settings, "a", "0.001"), data_of(settings)
+    job, data = train_job(settings), data_of(settings)
     here, there = (store.with_whole_first_layer(train.train(job, data, where)) for where in (CPU, device))
     found = max(
         float(np.abs(there[name] - here[name]).max() / np.abs(here[name]).max())

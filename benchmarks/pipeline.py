@@ -12,9 +12,10 @@ import tempfile
 from pathlib import Path
 
 from comparison import HERE, REPEATS, Row, medians, on_one_thread, row, seconds, show
-from decaymerge import jobs, store, tasks
+from decaymerge import store, tasks
+from decaymerge.workflow.jobs import MergeJob
 from overhead import overhead_of
-from training import experiment
+from training import experiment, tasks_job, train_job
 
 SMALL = "--small" in sys.argv
 CHECKOUT = HERE.parent
@@ -31,11 +32,10 @@ def run(*command: str) -> None:
 def starts(folder: Path) -> list[Row]:
     """Commands on the smallest of jobs, beside importing what they cannot do without."""
     made = experiment([2], 1, {"dim": 4, "samples": 4})
-    of_tasks = jobs.tasks_job("benchmark", made, "a", jobs.seed_blocks(made)[0])
-    of_train = jobs.train_job("benchmark", made, "a", "0.001")
+    of_tasks, of_train = tasks_job(made), train_job(made)
     data, network, merged = (str(folder / f"{name}.nc") for name in ("tasks", "train", "merge"))
     store.write(tasks.make(of_tasks, []), Path(data), of_tasks)
-    of_merge = jobs.merge_job(made).model_dump_json()
+    of_merge = MergeJob(methods=made.merges, network=made.network).model_dump_json()
     commands = {
         "start of a command with PyTorch": (
             ["decaymerge", "train", data, network, "--settings", of_train.model_dump_json()],

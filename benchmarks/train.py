@@ -58,7 +58,7 @@ def padded_images(samples: int, goal: float) -> Row:
     made = experiment([100, 100], 2, {"dataset": "fashion_mnist", "samples": samples})
     data = data_of(made, files)
     rank = int(torch.linalg.matrix_rank(torch.from_numpy(data.inputs.values)).max())
-    whole, span = medians(step_of(made, data, FEW, whole=True), step_of(made, data, FEW))
+    whole, span = medians(step_of(made, data, FEW, full_space=True), step_of(made, data, FEW))
     ceiling = flops_of(samples, [1568, 100, 100, 1]) / flops_of(samples, [rank, 100, 100, 1])
     return row(
         f"first layer in {rank} of 1568 coordinates, n = {samples}",
@@ -71,7 +71,7 @@ def padded_images(samples: int, goal: float) -> Row:
 
 def small_networks(members: int, goal: float) -> Row:
     """Figure 2: widths 10, minibatches of 100 of 1000 samples with d = 20."""
-    settings = {"method": "sgd", "step_size": 0.1, "batch_size": 100}
+    settings = {"optimiser": "sgd", "step_size": 0.1, "batch_size": 100}
     made = experiment([10, 10], members, {"dim": 20, "samples": 1000, "overlap": "same"}, settings)
     data = data_of(made)
     plain, step, products = medians(

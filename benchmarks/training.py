@@ -9,8 +9,10 @@ import xarray as xr
 from torch import nn
 
 from comparison import seconds
-from decaymerge import jobs, tasks, train
-from decaymerge.experiments import Experiment
+from decaymerge import tasks, train
+from decaymerge.config import Config
+from decaymerge.config.experiment import Experiment
+from decaymerge.workflow.jobs import TasksJob, TrainJob, seed_blocks
 
 CPU = torch.device("cpu")
 
@@ -19,7 +21,7 @@ def experiment(
     hidden: list[int], seeds: int, tasks: dict[str, Any], training: dict[str, Any] | None = None
 ) -> Experiment:
     """ReLU networks of the given widths, all seeds in one block."""
-    settings = {"method": "gd", "step_size": 0.5, "steps": 1, "checkpoints": 2, "weight_decay": [1e-3]}
+    settings = {"optimiser": "gd", "step_size": 0.5, "steps": 1, "kept_steps": 2, "weight_decay": [1e-3]}
     return Experiment.model_validate(
         {
             "tasks": {"dataset": "gaussian"} | tasks,
@@ -31,26 +33,38 @@ def experiment(
     )
 
 
-def data_of(made: Experiment, files: tuple[Any, ...] = ()) -> xr.Dataset:
-    """Of the first task."""
-    return tasks.make(jobs.tasks_job("benchmark", made, "a", jobs.seed_blocks(made)[0]), files)
+def tasks_job(settings: Experiment) -> TasksJob:
+    """Data of the first task, all seeds."""
+    block = seed_blocks(settings)[0]
+    return TasksJob.of(Config(experiments={"benchmark": settings}), "benchmark", "a", block)
+
+
+def train_job(settings: Experiment) -> TrainJob:
+    """Training of the first task at λ = 1e-3."""
+    block = seed_blocks(settings)[0]
+    return TrainJob.of(Config(experiments={"benchmark": settings}), "benchmark", "a", "0.001", block)
+
+
+def data_of(settings: Experiment, files: tuple[Any, ...] = ()) -> xr.Dataset:
+    """Data of the first task."""
+    return tasks.make(tasks_job(settings), files)
 
 
 def step_of(
-    made: Experiment, data: xr.Dataset, steps: int, device: torch.device = CPU, *, whole: bool = False
+    made: Experiment, data: xr.Dataset, steps: int, device: torch.device = CPU, *, full_space: bool = False
 ) -> Callable[[], float]:
     """Seconds of one step of all seeds together, as stage ``train`` takes it, without what goes before the first.
 
-    The first hundred steps are all looked at, and count. With ``whole``, the first layer is trained in all d
+    The first hundred steps are all looked at, and count. With ``full_space``, the first layer is trained in all d
     coordinates instead of its inputs' span.
     """
-    settings = jobs.train_job("benchmark", made, "a", "0.001").model_copy(update={"steps": steps})
+    job = train_job(made).model_copy(update={"steps": steps})
 
     def run() -> float:
-        weights, inputs, labels, record = train.begin(settings, data, device, whole=whole)
-        method = train.METHODS[settings.method]
+        weights, inputs, labels, record = train.begin(job, data, device, full_space=full_space)
+        optimise = train.OPTIMISERS[job.optimiser]
         with torch.inference_mode():
-            taken = seconds(lambda: method(settings, weights, inputs, labels, record))
+            taken = seconds(lambda: optimise(job, weights, inputs, labels, record))
         record.bar.close()
         return taken / steps
 

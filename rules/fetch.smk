@@ -1,48 +1,49 @@
-"""Real data, verified by content, into the folder that all runs share."""
+"""Real data and checkpoints, verified by content, into the folder that all runs share."""
+
+for dataset, files in FETCHED.items():
+
+    rule:
+        name:
+            f"fetch_{dataset}"
+        output:
+            [local(str(RESOURCES / dataset / file)) for file in files],
+        log:
+            f"logs/fetch/{dataset}.log",
+        benchmark:
+            f"benchmarks/fetch/{dataset}.tsv"
+        retries: 2
+        resources:
+            **asks(estimates.FETCH),
+        params:
+            dataset=dataset,
+            destination=RESOURCES / dataset,
+            folder=[f"--folder={CONFIG.fetch[dataset]}"] if dataset in CONFIG.fetch else [],
+        message:
+            f"Fetch {dataset}"
+        shell:
+            "decaymerge fetch {params.dataset} {params.destination:q} {params.folder:q} > {log} 2>&1"
 
 
-rule fetch_fashion_mnist:
-    output:
-        images=f"{RESOURCES}/fashion_mnist/train-images-idx3-ubyte.gz",
-        labels=f"{RESOURCES}/fashion_mnist/train-labels-idx1-ubyte.gz",
-        test_images=f"{RESOURCES}/fashion_mnist/t10k-images-idx3-ubyte.gz",
-        test_labels=f"{RESOURCES}/fashion_mnist/t10k-labels-idx1-ubyte.gz",
-    log:
-        "logs/fetch/fashion_mnist.log",
-    benchmark:
-        "benchmarks/fetch/fashion_mnist.tsv"
-    retries: 2
-    conda:
-        ENVIRONMENT
-    threads: 1
-    resources:
-        mem_mb=megabytes(demand.FETCH),
-        runtime=minutes(demand.FETCH),
-    params:
-        destination=lambda wildcards, output: Path(output.images).parent,
-        folder=[f"--folder={CONFIG.fetch.fashion_mnist}"] if CONFIG.fetch.fashion_mnist else [],
-    message:
-        "Fetch Fashion-MNIST"
-    shell:
-        "decaymerge fetch fashion_mnist {params.destination:q} {params.folder:q} > {log} 2>&1"
+# A fetched checkpoint's folder is named by its source, so that configurations can share the cache.
+CHECKPOINTS = {
+    models.folder_of(model, RESOURCES).name: model
+    for model in MODELS.values()
+    if not model.sources[0].startswith("path:")
+}
 
 
 rule fetch_model:
     output:
-        f"{RESOURCES}/models/{{checkpoint}}/{models.MANIFEST}",
+        local(str(RESOURCES / "models/{checkpoint}" / models.MANIFEST)),
     log:
         "logs/fetch/{checkpoint}.log",
     benchmark:
         "benchmarks/fetch/{checkpoint}.tsv"
-    conda:
-        ENVIRONMENT
-    threads: 1
     resources:
-        mem_mb=megabytes(demand.FETCH),
-        runtime=minutes(demand.FETCH),
+        **asks(estimates.FETCH),
     params:
-        arguments=lambda wildcards: model_arguments(FETCHED[wildcards.checkpoint]),
-        cache=lambda wildcards, output: Path(output[0]).parent.parent.parent,
+        arguments=lambda wildcards: model_arguments(CHECKPOINTS[wildcards.checkpoint]),
+        cache=RESOURCES,
     message:
         "Fetch {wildcards.checkpoint}"
     shell:

@@ -1,25 +1,21 @@
-"""Merged networks of every pair of tasks, and of all of them where there are more than two."""
+"""Merged networks of every merge set: each pair of tasks, and all of them where there are more than two."""
 
 
 rule merge:
     input:
-        own=own_networks,
-        code=modules("merge", "store"),
+        own=of_tasks(rules.train.output),
+        code=modules("merge", "merge_methods", "store"),
     output:
-        weights("results/{experiment}/merge/{pair}/weight_decay={weight_decay}/seeds={block}.nc"),
+        weights(layout.result(layout.MERGED)),
     log:
-        "logs/{experiment}/merge/{pair}/weight_decay={weight_decay}/seeds={block}.log",
+        layout.log(layout.MERGED),
     benchmark:
-        "benchmarks/{experiment}/merge/{pair}/weight_decay={weight_decay}/seeds={block}.tsv"
-    conda:
-        ENVIRONMENT
-    threads: 1
+        layout.benchmark(layout.MERGED)
     resources:
-        mem_mb=megabytes(demand.merge),
-        runtime=minutes(demand.merge),
+        **asks(estimates.merge),
     params:
-        settings=merge_settings,
+        settings=settings(jobs.MergeJob),
     message:
-        "Merge {wildcards.experiment}/{wildcards.pair} at λ = {wildcards.weight_decay}, seeds {wildcards.block}"
+        "Merge {wildcards.experiment}/{wildcards.merge_set} at λ = {wildcards.weight_decay}, seeds {wildcards.block}"
     shell:
         "decaymerge merge {output} {input.own} --settings {params.settings:q} > {log} 2>&1"

@@ -1,22 +1,27 @@
 """Norms and stable ranks of transformers."""
 
 
+def checkpoint_files(wildcards):
+    """The manifest of a fetched checkpoint, or the files of one in a folder."""
+    folder = models.folder_of(MODELS[wildcards.model], RESOURCES)
+    if folder.name in CHECKPOINTS:
+        return local(str(folder / models.MANIFEST))
+    files = [folder] if folder.is_file() else sorted(file for file in folder.iterdir() if file.is_file())
+    return [local(str(file)) for file in files]
+
+
 rule scan_model:
     input:
         checkpoint=checkpoint_files,
         code=modules("scan", "store"),
     output:
-        "results/scan/{model}.nc",
+        layout.result(layout.SCAN),
     log:
-        "logs/scan/{model}.log",
+        layout.log(layout.SCAN),
     benchmark:
-        "benchmarks/scan/{model}.tsv"
-    conda:
-        ENVIRONMENT
-    threads: 1
+        layout.benchmark(layout.SCAN)
     resources:
-        mem_mb=megabytes(demand.SCAN),
-        runtime=minutes(demand.SCAN),
+        **asks(estimates.SCAN),
     params:
         arguments=lambda wildcards: model_arguments(MODELS[wildcards.model]),
         cache=RESOURCES,

@@ -3,22 +3,21 @@
 
 rule tasks:
     input:
-        data=real_data,
+        data=lambda wildcards: [
+            local(str(file))
+            for file in EXPERIMENTS[wildcards.experiment].named_tasks[wildcards.task].files(RESOURCES)
+        ],
         code=modules("tasks", "fetch", "seeding", "store"),
     output:
-        "results/{experiment}/tasks/{task}/seeds={block}.nc",
+        layout.result(layout.TASKS),
     log:
-        "logs/{experiment}/tasks/{task}/seeds={block}.log",
+        layout.log(layout.TASKS),
     benchmark:
-        "benchmarks/{experiment}/tasks/{task}/seeds={block}.tsv"
-    conda:
-        ENVIRONMENT
-    threads: 1
+        layout.benchmark(layout.TASKS)
     resources:
-        mem_mb=megabytes(demand.tasks),
-        runtime=minutes(demand.tasks),
+        **asks(estimates.tasks),
     params:
-        settings=tasks_settings,
+        settings=settings(jobs.TasksJob),
     message:
         "Make task {wildcards.experiment}/{wildcards.task}, seeds {wildcards.block}"
     shell:

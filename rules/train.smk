@@ -6,22 +6,16 @@ rule train:
         tasks=rules.tasks.output,
         code=modules("train", "network", "gradient", "measure", "seeding", "store"),
     output:
-        weights("results/{experiment}/train/{task}/weight_decay={weight_decay}/seeds={block}.nc"),
+        weights(layout.result(layout.TRAINED)),
     log:
-        "logs/{experiment}/train/{task}/weight_decay={weight_decay}/seeds={block}.log",
+        layout.log(layout.TRAINED),
     benchmark:
-        "benchmarks/{experiment}/train/{task}/weight_decay={weight_decay}/seeds={block}.tsv"
-    conda:
-        ENVIRONMENT
-    threads: 1
+        layout.benchmark(layout.TRAINED)
     resources:
-        mem_mb=megabytes(demand.train),
-        runtime=minutes(demand.train),
-        # The device determines no result, so it is no param: those re-run what they change.
-        device=CONFIG.device,
-        gpu=int(CONFIG.device == "cuda"),
+        **asks(estimates.train),
+        **DEVICE,
     params:
-        settings=train_settings,
+        settings=settings(jobs.TrainJob),
     message:
         "Train {wildcards.experiment}/{wildcards.task} at λ = {wildcards.weight_decay}, seeds {wildcards.block}"
     shell:

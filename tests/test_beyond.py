@@ -11,11 +11,11 @@ from matplotlib.patches import Rectangle
 from conftest import Workflow, changed
 from decaymerge import store
 from decaymerge.config import check
+from decaymerge.config.experiment import Experiment, merge_sets
 from decaymerge.errors import UserError
-from decaymerge.experiments import Experiment, experiment_pairs
 from decaymerge.figures import FIGURES
 from decaymerge.figures.many_tasks import against_task_count
-from decaymerge.jobs import figure_job
+from decaymerge.workflow.jobs import figure_job
 
 mpl.use("Agg")
 
@@ -140,7 +140,7 @@ def test_layers_add_up_in_the_figure(beyond: Workflow) -> None:
 
 def test_merge_first() -> None:
     def pairs(**settings: Any) -> dict[str, list[str]]:
-        return experiment_pairs(Experiment.model_validate(tiny()["experiments"]["three"] | settings))
+        return merge_sets(Experiment.model_validate(tiny()["experiments"]["three"] | settings))
 
     assert pairs() == {"a+b": ["a", "b"], "all": ["a", "b", "c"]}
     assert pairs(merge_first=[3]) == {"all": ["a", "b", "c"]}

@@ -13,7 +13,13 @@ from torch.nn.functional import softplus
 
 from decaymerge import store
 from decaymerge.checkpoints import Sources, is_embedding
-from decaymerge.checkpoints.interference import leading_inputs, matrices_of, of_matrix, overlap, predict
+from decaymerge.checkpoints.predicted_interference import (
+    leading_inputs,
+    matrices_of,
+    of_matrix,
+    overlap,
+    predict,
+)
 from decaymerge.cli.checkpoints import merge_checkpoints
 from decaymerge.errors import UserError
 from decaymerge.scan.checkpoint import Checkpoint

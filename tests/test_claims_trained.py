@@ -11,10 +11,10 @@ import xarray as xr
 
 from decaymerge import store, tasks
 from decaymerge.claims import CLAIMS, check_experiment
-from decaymerge.claims.check import Check, Measured, judge
 from decaymerge.claims.flow import trajectories
-from decaymerge.claims.run import Run
-from decaymerge.jobs import ClaimsJob
+from decaymerge.claims.networks import Run
+from decaymerge.claims.verdict import Measured, judge
+from decaymerge.workflow.jobs import ClaimsJob
 from test_tasks import gaussian_job
 from test_train import CPU, train, train_job
 

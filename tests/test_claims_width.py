@@ -6,7 +6,7 @@ import numpy as np
 
 from decaymerge.claims import check_experiment, check_widths
 from decaymerge.claims.width import check_width
-from decaymerge.jobs import ClaimsJob
+from decaymerge.workflow.jobs import ClaimsJob
 from test_claims_trained import LINEAR, written
 
 

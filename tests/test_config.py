@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import REPOSITORY, Workflow, changed, smoke_config
-from decaymerge import jobs
 from decaymerge.config import check, json_schema
+from decaymerge.config.base import load
+from decaymerge.config.experiment import Experiment, merge_name, merge_sets
 from decaymerge.errors import UserError
-from decaymerge.experiments import Experiment, experiment_pairs, merge_name
-from decaymerge.jobs import figure_job
-from decaymerge.settings import load
+from decaymerge.workflow import jobs
+from decaymerge.workflow.jobs import figure_job
 
 GAUSSIAN = {"dataset": "gaussian", "dim": 12, "samples": 5}
 
@@ -220,10 +220,10 @@ def test_blocks_cover_each_seed_once_and_grow_at_the_end() -> None:
 
 
 def test_pairs() -> None:
-    assert experiment_pairs(experiment()) == {"a+b": ["a", "b"]}
-    three = experiment_pairs(experiment(tasks=GAUSSIAN, task_count=3))
+    assert merge_sets(experiment()) == {"a+b": ["a", "b"]}
+    three = merge_sets(experiment(tasks=GAUSSIAN, task_count=3))
     assert three == {"a+b": ["a", "b"], "a+c": ["a", "c"], "b+c": ["b", "c"], "all": ["a", "b", "c"]}
-    assert experiment_pairs(experiment(tasks=GAUSSIAN, task_count=1, merge=None)) == {"a": ["a"]}
+    assert merge_sets(experiment(tasks=GAUSSIAN, task_count=1, merge=None)) == {"a": ["a"]}
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (REPOSITORY / "config").glob("*.yaml")))

@@ -15,9 +15,10 @@ import yaml
 from transformers import BertForSequenceClassification
 
 from conftest import CACHE, REPOSITORY
-from decaymerge import jobs, store
+from decaymerge import store
 from decaymerge.config import check
-from decaymerge.experiments import Experiment
+from decaymerge.config.experiment import Experiment
+from decaymerge.workflow import jobs
 
 TOLERANCE = 0.01
 """Relative, of losses after 6000 float32 steps (0.0024 here): rounding differs, and grows at the kinks of ReLU."""

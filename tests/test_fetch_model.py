@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from decaymerge.config import ScanModel
+from decaymerge.config.scan import ScanModel
 from decaymerge.errors import UserError
 from decaymerge.fetch import model as models
 from test_scan import TINY

@@ -11,7 +11,7 @@ from conftest import Workflow, smoke_config
 from decaymerge import store
 from decaymerge.config import check
 from decaymerge.figures import FIGURES, draw
-from decaymerge.jobs import FigureJob, figure_job
+from decaymerge.workflow.jobs import FigureJob, figure_job
 
 mpl.use("Agg")
 

@@ -9,9 +9,9 @@ import yaml
 
 from conftest import REPOSITORY, Workflow
 from decaymerge import provenance
+from decaymerge.atomic import atomic_file
 from decaymerge.errors import UserError
 from decaymerge.inspection import inspect
-from decaymerge.whole import whole
 from test_cli import decaymerge
 
 ORIGIN = {"code_revision", "code_clean", "decaymerge", "torch", "numpy", "python", "host", "settings"}
@@ -116,6 +116,6 @@ def test_provenance_names_a_kind_of_host_and_no_host() -> None:
 def test_a_writer_clears_what_a_killed_one_left(tmp_path: Path) -> None:
     (tmp_path / ".x.json.abc.tmp").write_text("half")
     (tmp_path / ".x.json2.abc.tmp").write_text("another's")
-    with whole(tmp_path / "x.json") as temporary:
+    with atomic_file(tmp_path / "x.json") as temporary:
         temporary.write_text("whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".x.json2.abc.tmp", "x.json"]

@@ -8,11 +8,11 @@ import torch
 import xarray as xr
 
 from decaymerge import tasks
+from decaymerge.config.experiment import Network
 from decaymerge.errors import UserError
 from decaymerge.evaluate import evaluate
-from decaymerge.experiments import Network
-from decaymerge.jobs import EvaluateJob, MergeJob
 from decaymerge.merge import merge
+from decaymerge.workflow.jobs import EvaluateJob, MergeJob
 from test_tasks import gaussian_job
 from test_train import train, train_job, trained
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from decaymerge import measure
-from decaymerge.experiments import Network
+from decaymerge.config.experiment import Network
+from decaymerge.config.numbers import Loss
 from decaymerge.gradient import Gradient
 from decaymerge.network import TILE, initialise, outputs
-from decaymerge.settings import Loss
 
 ACTIVATIONS = [("linear", 1.0), ("relu", 1.0), ("relu", 2.0), ("relu", 2.5)]
 HIDDEN = [[], [7], [7, 5], [7, 5, 6], [7, 5, 6, 4]]

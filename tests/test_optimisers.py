@@ -8,13 +8,13 @@ import torch
 import xarray as xr
 
 from decaymerge import tasks
-from decaymerge.experiments import Network
+from decaymerge.config.experiment import Network
 from decaymerge.gradient import Gradient, relative_residual
-from decaymerge.jobs import MergeJob
 from decaymerge.merge import merge
 from decaymerge.network import initialise
 from decaymerge.store import weights_of
 from decaymerge.train.sgd import minibatches
+from decaymerge.workflow.jobs import MergeJob
 from test_tasks import gaussian_job
 from test_train import CPU, train, train_job, trained
 

@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Page
 
 from conftest import Workflow, smoke_config
 from decaymerge import claims, store
-from decaymerge.figures.report import MEANINGS, with_formulas
+from decaymerge.figures.claims_page import MEANINGS, with_formulas
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from conftest import REPOSITORY
 from decaymerge import store
 from decaymerge.errors import UserError
-from decaymerge.jobs import ScanJob
 from decaymerge.scan import scan
 from decaymerge.scan.architectures import ROLES
 from decaymerge.scan.checkpoint import Checkpoint
 from decaymerge.scan.plan import make_plan
+from decaymerge.workflow.jobs import ScanJob
 from test_architectures import matrices_of, saved
 from test_cli import decaymerge
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from decaymerge import tasks
-from decaymerge.datasets import FashionMnistTask, GaussianTask
+from decaymerge.config.datasets import FashionMnistTask, GaussianTask
 from decaymerge.errors import UserError
 from decaymerge.fetch import fashion_mnist
-from decaymerge.jobs import TasksJob
 from decaymerge.tasks.fashion_mnist import read_idx
 from decaymerge.tasks.gaussian import subspace
+from decaymerge.workflow.jobs import TasksJob
 
 
 def gaussian_job(

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from decaymerge import store, tasks
 from decaymerge import train as stage
 from decaymerge.errors import UserError
-from decaymerge.jobs import TrainJob
 from decaymerge.network import initialise
 from decaymerge.seeding import generator
 from decaymerge.train.recorder import kept_steps
 from decaymerge.train.span import InputSpan
+from decaymerge.workflow.jobs import TrainJob
 from test_cli import decaymerge
 from test_network import plain_outputs
 from test_tasks import gaussian_job

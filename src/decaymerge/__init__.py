@@ -1,1 +1,3 @@
 """Weight decay makes homogeneous networks low-rank, and low-rank networks merge by summing their weights."""
+
+__version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Gradient of the loss of the homogeneous network in closed form, and how far it is from a stationary point."""
+"""Gradient of the loss of the homogeneous network in closed form, and the distance from a stationary point."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -6,16 +6,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from decaymerge.experiments import Network
+from decaymerge.config.experiment import Network
+from decaymerge.config.numbers import Loss
 from decaymerge.network import tiles
-from decaymerge.settings import Loss
 
 SLOPES: dict[Loss, Callable[[Tensor], Tensor]] = {"logistic": torch.sigmoid_, "exponential": torch.exp_}
 """-ℓ'(z) from -z, in place."""
 
 
 class _Tile(NamedTuple):
-    """Views of what is read and written for some samples of some members; samples are innermost, layers from 0."""
+    """Views of the tensors that are read and written for some samples of some seeds; samples are innermost."""
 
     weights: list[Tensor]  # W_k
     back: list[Tensor]  # W_kᵀ, with w_Kᵀ ⊙ W_{K-1} for W_{K-1}
@@ -32,17 +32,18 @@ class _Tile(NamedTuple):
 
 
 def replayable(work: Callable[[], None], device: torch.device) -> Callable[[], object]:
-    """``work``, on a GPU as one graph of its kernels: the starts of small ones cost more than they themselves.
+    """``work`` itself; on a GPU one graph of its kernels, since starting small kernels takes longer than running
+    them.
 
-    It is run twice, and must always read and write the same memory.
+    ``work`` is run twice here, and must always read and write the same memory.
     """
     if device.type != "cuda":
         return work
-    aside = torch.cuda.Stream(device)
-    aside.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(aside):  # what libraries allocate at their first use is not to be captured
+    warmup_stream = torch.cuda.Stream(device)
+    warmup_stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(warmup_stream):  # allocations of a library's first use must not be captured
         work()
-    torch.cuda.current_stream(device).wait_stream(aside)
+    torch.cuda.current_stream(device).wait_stream(warmup_stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         work()
@@ -50,15 +51,15 @@ def replayable(work: Callable[[], None], device: torch.device) -> Callable[[], o
 
 
 class Gradient:
-    """Gradient of L(θ) = mean_i ℓ(y_i f(x_i)) for a batch of members, without autograd.
+    """Gradient of L(θ) = mean_i ℓ(y_i f(x_i)) for the networks of several seeds, without autograd.
 
-    It works in tiles (see ``network.TILE``), and allocates nothing after its construction. Weights, inputs and
-    labels are read anew in each call: change them in place.
+    It works in tiles (see ``network.TILE``), and allocates nothing after its construction. Each call reads weights,
+    inputs and labels again: change them in place.
 
     δ_K = y ℓ'(z)/n and δ_{k-1} = σ'(u_{k-1}) ⊙ W_kᵀ δ_k are the gradients with respect to u_k = W_k h_{k-1}, and
     ∇W_k = Σ_i δ_k h_{k-1}ᵀ. As W_K has one row, δ_{K-1} = W_Kᵀ ⊙ B with B = σ'(u_{K-1}) ⊙ δ_K: only B is formed for
-    all samples, and W_K is multiplied to the two products that B goes into. So is the factor -1/n. And since
-    u σ'(u) = p σ(u), ∇W_K is found from ∇W_{K-1}: its entry j is 1/p times Σ_l (W_{K-1})_jl (B h_{K-2}ᵀ)_jl.
+    all samples, and the two products that contain B are multiplied by W_K, and by the factor -1/n. Since
+    u σ'(u) = p σ(u), ∇W_K follows from ∇W_{K-1}: its entry j is 1/p times Σ_l (W_{K-1})_jl (B h_{K-2}ᵀ)_jl.
 
     Args:
         network: Activation and depth.
@@ -66,8 +67,8 @@ class Gradient:
         inputs: Shape (seed, sample, d).
         labels: ±1, shape (seed, sample).
         loss: ℓ.
-        scale: What all that is found is multiplied by, such as -η.
-        same_inputs: Whether ``inputs`` stay as they are: W_1 x is faster from a copy with samples innermost.
+        scale: Factor of the gradient, such as -η.
+        same_inputs: Whether ``inputs`` never change: then W_1 x is computed from a faster copy, samples innermost.
         first_delta: Whether to keep ``first_delta``.
 
     Attributes:
@@ -98,14 +99,17 @@ class Gradient:
         self.back = [*weights[:-2], *(torch.empty_like(weight) for weight in weights[-2:-1])]
         parts = tiles(members, samples, max([*network.hidden, 1]), inputs)
         largest = parts[0][0].stop * parts[0][1].stop
+
+        def buffer(width: int) -> Tensor:
+            return inputs.new_empty(largest * width)
+
         # All tiles use the same memory.
-        self.buffers = [
-            [inputs.new_empty(largest * width) for width in widths]
-            for widths in (network.hidden, network.hidden * self.powered, [max([*network.hidden, 1])], [1])
-        ]
+        self.rectified = [buffer(width) for width in network.hidden]
+        self.powers = [buffer(width) for width in network.hidden] if self.powered else []
+        self.scratch, self.slope = buffer(max([*network.hidden, 1])), buffer(1)
         columns = inputs.mT.contiguous() if same_inputs else inputs.mT
         self.tiles = [self._tile(inputs, columns, labels, *part) for part in parts]
-        self._replay = replayable(self._find, inputs.device)
+        self._replay = replayable(self._compute, inputs.device)
 
     def _tile(self, inputs: Tensor, columns: Tensor, labels: Tensor, members: slice, samples: slice) -> _Tile:
         sizes = members.stop - members.start, samples.stop - samples.start
@@ -114,11 +118,12 @@ class Gradient:
             return buffer[: sizes[0] * width * sizes[1]].view(sizes[0], width, sizes[1])
 
         hidden = self.network.hidden
-        rectified, powers = (list(map(view, buffers, hidden)) for buffers in self.buffers[:2])
-        (scratch,), (row,) = self.buffers[2:]
-        slope = view(row, 1)
-        scratches = [view(scratch, width) for width in hidden] if self.rectifies else rectified
-        above = powers or rectified
+        rectified = list(map(view, self.rectified, hidden))
+        above = list(map(view, self.powers, hidden)) if self.powered else rectified
+        slope = view(self.slope, 1)
+        scratch = [view(self.scratch, width) for width in hidden] if self.rectifies else list(rectified)
+        if hidden:
+            scratch[-1] = slope.expand_as(rectified[-1])
         return _Tile(
             weights=[weight[members] for weight in self.weights],
             back=[weight[members].mT for weight in self.back],
@@ -128,7 +133,7 @@ class Gradient:
             activations=[columns[members, :, samples], *above],
             transposed=[inputs[members, samples], *(activation.mT for activation in above)],
             rectified=rectified,
-            scratch=[*scratches[:-1], *(slope.expand_as(layer) for layer in rectified[-1:])],
+            scratch=scratch,
             gradients=[gradient[members] for gradient in self.gradients],
             beta=0 if samples.start == 0 else 1,
             first_delta=None if self.first_delta is None else self.first_delta[members, :, samples],
@@ -139,7 +144,7 @@ class Gradient:
         self._replay()
         return self.gradients
 
-    def _find(self) -> None:
+    def _compute(self) -> None:
         if self.network.hidden:
             torch.mul(self.weights[-1].mT, self.weights[-2], out=self.back[-1])
         for tile in self.tiles:
@@ -150,12 +155,12 @@ class Gradient:
 
     def _multiply_last(self) -> None:
         """∇W_K from B h_{K-2}ᵀ, which then becomes ∇W_{K-1}, as B becomes δ_{K-1}."""
-        last, found = self.weights[-1].mT, self.gradients[-2]
-        of_units = torch.mul(self.weights[-2], found, out=self.back[-1])
-        torch.sum(of_units, -1, out=self.gradients[-1].squeeze(1))
+        last, below = self.weights[-1].mT, self.gradients[-2]
+        per_unit = torch.mul(self.weights[-2], below, out=self.back[-1])
+        torch.sum(per_unit, -1, out=self.gradients[-1].squeeze(1))
         if self.powered:
             self.gradients[-1].div_(self.network.power)
-        found.mul_(last)
+        below.mul_(last)
         if self.first_delta is not None and len(self.weights) == 2:
             self.first_delta.mul_(last)
 
@@ -177,7 +182,7 @@ class Gradient:
         tile.margins.mul_(tile.labels)
 
     def _backward(self, tile: _Tile) -> None:
-        """-n δ_k from the last layer to the first, and what it adds to ∇W_k, but for W_K above another layer."""
+        """-n δ_k from the last layer to the first, added to ∇W_k; ``_multiply_last`` finds that of W_K."""
         torch.neg(tile.margins, out=tile.slope)
         delta = self.slope_of(tile.slope).mul_(tile.labels)
         if not tile.rectified:
@@ -192,7 +197,7 @@ class Gradient:
             torch.mul(delta, self.alpha, out=tile.first_delta)
 
     def _times_slope(self, below: Tensor, rectified: Tensor) -> Tensor:
-        """``below`` times σ'(u), from max(u, 0), which it takes the place of: its layer's h is used already."""
+        """Overwrite ``rectified`` = max(u, 0) with ``below`` · σ'(u): this layer's h is not needed any more."""
         if not self.rectifies:
             return below if below is rectified else rectified.copy_(below)
         if not self.powered:
@@ -201,23 +206,22 @@ class Gradient:
         return rectified.pow_(self.network.power - 1).mul_(self.network.power).mul_(below)
 
 
-def descend(weights: Sequence[Tensor], changes: Sequence[Tensor], keep: float) -> None:
-    """W_k ← ``keep`` W_k + change_k in place, for as many layers as there are weights."""
+def descend(weights: Sequence[Tensor], changes: Sequence[Tensor], shrink: float) -> None:
+    """W_k ← ``shrink`` W_k + change_k in place, for as many layers as there are weights."""
     for weight, change in zip(weights, changes, strict=False):
-        torch.add(change, weight, alpha=keep, out=weight)
+        torch.add(change, weight, alpha=shrink, out=weight)
 
 
 def relative_residual(weights: Sequence[Tensor], gradients: Sequence[Tensor], weight_decay: float) -> Tensor:
     """‖∇L + λθ‖ / (λ‖θ‖) over the given layers, (…, d_k, d_{k-1}) to (…): 0 at a stationary point (Lemma 1).
 
-    Infinite, or not a number, where λ = 0 or θ = 0, where the residual is undefined.
+    The residual is undefined for λ = 0 or θ = 0: the result is infinite or not a number there.
     """
-    squares = zip(
-        *[
-            (g.add(w, alpha=weight_decay).square().sum((-2, -1)), w.square().sum((-2, -1)))
-            for w, g in zip(weights, gradients, strict=True)
-        ],
-        strict=True,
-    )
-    residual, size = (sum(values).sqrt() for values in squares)
-    return residual / (weight_decay * size)
+
+    def square(tensor: Tensor) -> Tensor:
+        return tensor.square().sum((-2, -1))
+
+    layers = list(zip(weights, gradients, strict=True))
+    residual = sum(square(gradient.add(weight, alpha=weight_decay)) for weight, gradient in layers)
+    size = sum(square(weight) for weight in weights)
+    return torch.as_tensor(residual).sqrt() / (weight_decay * torch.as_tensor(size).sqrt())

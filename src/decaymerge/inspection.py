@@ -18,11 +18,13 @@ def inspect(path: Path) -> str:
     Raises:
         UserError: the file is missing, damaged, or none of this project's.
     """
-    readers = {".nc": _netcdf, ".png": _picture, ".pdf": _beside, ".json": _json}
+    readers = {".nc": _netcdf, ".png": _picture, ".pdf": _picture_next_to, ".json": _json}
     if path.suffix not in readers:
-        raise UserError(f"{path}: inspect reads {', '.join(readers)}; what is in a page stands at its end")
+        raise UserError(
+            f"{path}: inspect reads {', '.join(readers)}; a page says at its end where it comes from"
+        )
     if not path.is_file():
-        raise UserError(f"{path} is missing, or no file")
+        raise UserError(f"{path} is missing, or is not a file")
     size = path.stat().st_size
     return f"{path}: {size / 1e6:.3g} MB\n{readers[path.suffix](path).rstrip()}"
 
@@ -35,7 +37,7 @@ def _origin(attributes: Mapping[str, Any], path: Path) -> str:
     except (KeyError, ValueError):
         entries.clear()
     if "code_revision" not in entries:
-        raise UserError(f"{path} does not say where it comes from: it is none of this project's results")
+        raise UserError(f"{path} does not say where it comes from: it is not one of this project's results")
     return yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=1000)
 
 
@@ -65,26 +67,23 @@ def _picture(path: Path) -> str:
         raise UserError(f"{path} cannot be read as a picture: {error}") from None
 
 
-def _beside(path: Path) -> str:
+def _picture_next_to(path: Path) -> str:
     """The PNG that is drawn with each PDF says the same, and is easier to read."""
     if not (picture := path.with_suffix(".png")).is_file():
-        raise UserError(f"{path}: {picture.name}, which says where both come from, is not beside it")
+        raise UserError(f"{path}: {picture.name}, which says where both come from, is not next to it")
     return _picture(picture)
 
 
 def _json(path: Path) -> str:
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from None
-    if not isinstance(found, list) or not all(
-        isinstance(check, dict) and {"made_by", "status"} <= check.keys() for check in found
+    if not isinstance(content, list) or not all(
+        isinstance(row, dict) and {"made_by", "outcome"} <= row.keys() for row in content
     ):
-        return yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=1000)
-    statuses = Counter(check["status"] for check in found)
-    lines = [f"made by {line}" for line in dict.fromkeys(check["made_by"] for check in found)]
-    lines += [
-        f"{len(found)} claims checked: "
-        + ", ".join(f"{status} {count}" for status, count in statuses.items())
-    ]
-    return "\n".join(lines)
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)
+    outcomes = Counter(verdict["outcome"] for verdict in content)
+    lines = [f"made by {line}" for line in dict.fromkeys(verdict["made_by"] for verdict in content)]
+    counts = ", ".join(f"{outcome} {count}" for outcome, count in outcomes.items())
+    return "\n".join([*lines, f"{len(content)} verdicts on claims: {counts}"])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from decaymerge.settings import Loss
+from decaymerge.config.numbers import Loss
 
 LOSSES: dict[Loss, Callable[[Tensor], Tensor]] = {
     "logistic": lambda margins: functional.softplus(-margins),

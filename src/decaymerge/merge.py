@@ -1,64 +1,98 @@
-"""Stage ``merge``: one network from several, layer by layer."""
+"""Stage ``merge``: one network from several, layer by layer from the first to the last."""
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator, Sequence
 
+import numpy as np
+import torch
 import xarray as xr
+from torch import Tensor
 
 from decaymerge import store
+from decaymerge.config.merging import MergeSettings, merge_name, method_of
 from decaymerge.errors import UserError
-from decaymerge.experiments import MergeSettings, merge_name
-from decaymerge.jobs import MergeJob
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Weights = TypeVar("Weights", xr.Dataset, "Tensor")
-"""``W1 … WK`` with dims ``(seed, step, out_k, in_k)``, whose arithmetic acts on every layer, step and seed; or one
-matrix of a checkpoint."""
+from decaymerge.merge_methods import MERGE_METHODS
+from decaymerge.network import activate
+from decaymerge.workflow.jobs import MergeJob
 
 
-def sum_weights(networks: Sequence[Weights]) -> Weights:
-    """Σ_i W^(i), the paper's merge."""
-    return sum(networks[1:], start=networks[0])
-
-
-def average(networks: Sequence[Weights]) -> Weights:
-    """The mean over networks, the usual merge of fine-tuned ones (Wortsman et al. 2022)."""
-    return sum_weights(networks) / len(networks)
-
-
-def scaled(networks: Sequence[Weights], coefficient: float) -> Weights:
-    """``coefficient`` times the sum, as task arithmetic does (Ilharco et al. 2023)."""
-    return coefficient * sum_weights(networks)
-
-
-METHODS: dict[str, Callable[..., Any]] = {"sum": sum_weights, "average": average, "scaled": scaled}
-
-
-def merge(job: MergeJob, networks: Sequence[xr.Dataset]) -> xr.Dataset:
+def merge(job: MergeJob, networks: Sequence[xr.Dataset], data: Sequence[xr.Dataset] = ()) -> xr.Dataset:
     """Merged weights ``W1 … WK (model, seed, step, out_k, in_k)``, one ``model`` for each method.
 
+    Args:
+        job: Methods, and the network's form.
+        networks: Own networks, one for each task.
+        data: Data of each task, for methods that ask for a layer's inputs.
+
     Raises:
-        UserError: the networks were kept for different seeds or steps.
+        UserError: the networks were kept for different seeds or steps, or data are missing.
     """
-    layers = [network[[str(name) for name in network if str(name).startswith("W")]] for network in networks]
-    try:
-        with xr.set_options(arithmetic_join="exact", keep_attrs=True):
-            merged = [apply(method, layers) for method in job.methods]
-            fixed = {str(name): layers[0][name] for name in layers[0] if int(str(name)[1:]) > job.trained}
-            merged = [network.assign(fixed) for network in merged]
-    except ValueError as error:
-        raise UserError(f"networks of different seeds, steps or shapes do not merge: {error}") from None
-    names = [merge_name(method) for method in job.methods]
-    made = xr.concat(merged, xr.Variable("model", names))
-    return store.describe(
-        made, {str(name): f"merged weight matrix of layer {str(name)[1:]}" for name in made}
-    )
+    first = networks[0]
+    for network in networks[1:]:
+        for dim in ("seed", "step"):
+            if not np.array_equal(network[dim], first[dim]):
+                raise UserError(
+                    f"networks of different {dim}s do not merge: {first[dim].values.tolist()} and"
+                    f" {network[dim].values.tolist()}"
+                )
+    weights = [[torch.from_numpy(weight) for weight in store.weights_of(network)] for network in networks]
+    inputs = [torch.from_numpy(task.inputs.values).to(weights[0][0].dtype) for task in data]
+    merged = [_merged_layers(job, merging, weights, inputs) for merging in job.methods]
+    variables = {
+        f"W{k}": (("model", "seed", "step", f"out_{k}", f"in_{k}"), torch.stack(layers).numpy())
+        for k, layers in enumerate(zip(*merged, strict=True), start=1)
+    }
+    names = [merge_name(merging) for merging in job.methods]
+    dataset = xr.Dataset(variables, {"model": names, "seed": first.seed, "step": first.step})
+    return store.describe(dataset, {name: f"merged weight matrix of layer {name[1:]}" for name in variables})
 
 
-def apply(method: MergeSettings, networks: Sequence[Weights]) -> Weights:
-    """One network from several by ``method``, one of ``METHODS`` with its settings."""
-    if isinstance(method, str):
-        return METHODS[method](networks)
-    return METHODS[method.method](networks, **method.model_dump(exclude={"method"}))
+def _merged_layers(
+    job: MergeJob, merging: MergeSettings, weights: Sequence[Sequence[Tensor]], inputs: Sequence[Tensor]
+) -> list[Tensor]:
+    """Merged W_k (seed, step, d_k, d_{k-1}); a fixed outer layer is the same in all networks and is kept."""
+    layers = list(zip(*weights, strict=True))
+    trained = job.network.trained_layers
+    fixed = [layer[0] for layer in layers[trained:]]
+    if not MERGE_METHODS[method_of(merging)[0]].needs:
+        return [apply(merging, layer) for layer in layers[:trained]] + fixed
+    if not inputs:
+        raise UserError(f"merge: {merge_name(merging)} needs the tasks' data; give them with --tasks")
+    merged = [torch.empty_like(layer[0]) for layer in layers[:trained]]
+    for seed, step in np.ndindex(*layers[0][0].shape[:2]):  # all at once would take too much memory
+        own = [[layer[seed, step] for layer in network[:trained]] for network in weights]
+        walk = _walk(job, merging, own, [samples[seed] for samples in inputs])
+        for layer, matrix in zip(merged, walk, strict=True):
+            layer[seed, step] = matrix
+    return merged + fixed
+
+
+def _walk(
+    job: MergeJob, merging: MergeSettings, own: Sequence[Sequence[Tensor]], inputs: Sequence[Tensor]
+) -> Iterator[Tensor]:
+    """Merged matrices (d_k, d_{k-1}), each with the inputs (sample, d_{k-1}) of its layer for each task."""
+    own_inputs = merged_inputs = list(inputs)
+    for layer in zip(*own, strict=True):
+        matrix = apply(merging, layer, own_inputs=own_inputs, merged_inputs=merged_inputs)
+        yield matrix
+        own_inputs = [
+            activate(job.network, h @ weight.mT) for h, weight in zip(own_inputs, layer, strict=True)
+        ]
+        merged_inputs = [activate(job.network, h @ matrix.mT) for h in merged_inputs]
+
+
+def apply(merging: MergeSettings, weights: Sequence[Tensor], **available: object) -> Tensor:
+    """One layer's matrix from those of several networks.
+
+    Args:
+        merging: Method and parameters.
+        weights: Shape (…, out, in), one for each network.
+        available: What a method may ask for, by name (see ``merge_methods.REQUESTS``).
+
+    Raises:
+        UserError: the method asks for something that is not available.
+    """
+    name, parameters = method_of(merging)
+    method = MERGE_METHODS[name]
+    if missing := method.needs - available.keys():
+        raise UserError(f"merge method {name} needs {' and '.join(sorted(missing))}, not available here")
+    return method.function(weights, **{key: available[key] for key in method.needs}, **parameters)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decaymerge.experiments import Network
+from decaymerge.config.experiment import Network
 
 
 def initialise(network: Network, input_dim: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -77,7 +77,7 @@ def outputs(network: Network, weights: Sequence[Tensor], inputs: Tensor) -> Tens
         Shape (seed, step, sample).
     """
     seeds, steps = weights[0].shape[:2]
-    found = inputs.new_empty(seeds, steps, inputs.shape[1])
+    result = inputs.new_empty(seeds, steps, inputs.shape[1])
     parts = tiles(steps, inputs.shape[1], max([*network.hidden, 1]), inputs)
     for seed in range(seeds):
         for some, of in parts:
@@ -90,17 +90,21 @@ def outputs(network: Network, weights: Sequence[Tensor], inputs: Tensor) -> Tens
                     if network.power != 1:
                         hidden = hidden.pow_(network.power)
                 hidden = weight[seed, some] @ hidden  # (step, d_k, sample)
-            found[seed, some, of] = hidden.squeeze(1)
-    return found
+            result[seed, some, of] = hidden.squeeze(1)
+    return result
+
+
+def activate(network: Network, hidden: Tensor) -> Tensor:
+    """σ of a hidden layer's W_k h_{k-1}, of any shape."""
+    return hidden.relu().pow(network.power) if network.activation == "relu" else hidden
 
 
 def activations(network: Network, weights: Sequence[Tensor], inputs: Tensor) -> list[Tensor]:
     """h_1, …, h_{K-1}, each (…, sample, d_k), for weights (…, d_k, d_{k-1}) and inputs (…, sample, d)."""
-    found = [inputs]
+    layers = [inputs]
     for weight in weights[:-1]:
-        hidden = found[-1] @ weight.mT
-        found.append(hidden.relu().pow(network.power) if network.activation == "relu" else hidden)
-    return found[1:]
+        layers.append(activate(network, layers[-1] @ weight.mT))
+    return layers[1:]
 
 
 def flatten(layers: Sequence[Tensor]) -> np.ndarray:

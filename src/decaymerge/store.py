@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from decaymerge.atomic import atomic_file
+from decaymerge.config.base import Settings
 from decaymerge.errors import UserError
 from decaymerge.provenance import provenance
-from decaymerge.settings import Settings
-from decaymerge.whole import whole
 
 UNITS = "1"
 
@@ -33,7 +33,7 @@ def write(dataset: xr.Dataset, path: Path, settings: Settings, *, compress: bool
         settings=settings.model_dump_json(), seeds=",".join(map(str, seeds)), **provenance()
     )
     encoding = {name: {"zlib": True, "complevel": 1} for name in dataset.data_vars} if compress else {}
-    with whole(path) as temporary:
+    with atomic_file(path) as temporary:
         dataset.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
 
 

@@ -1,7 +1,7 @@
-"""``decaymerge verify``: members of finished experiments made anew, from the settings in their files alone."""
+"""``decaymerge verify``: members of finished experiments made again, from the settings in their files alone."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,16 +9,15 @@ import numpy as np
 import torch
 import xarray as xr
 
-from decaymerge import evaluate, jobs, merge, store, tasks, train
-from decaymerge.datasets import OwnTask
+from decaymerge import evaluate, merge, store, tasks, train
 from decaymerge.errors import UserError
-from decaymerge.fetch.fashion_mnist import SHA256
+from decaymerge.workflow import jobs, layout
 
 CPU = torch.device("cpu")
 
 
 class Finding(NamedTuple):
-    """One file held against what was made anew."""
+    """One file compared with its remake."""
 
     path: Path
     seed: int
@@ -26,34 +25,35 @@ class Finding(NamedTuple):
     """Largest ‖stored - made‖ / ‖stored‖ of a variable at a kept step; 0 means bit by bit the same."""
 
 
-def networks(results: Path) -> dict[Path, list[int]]:
-    """Files of trained networks under ``results``, in order, with the seeds of their members.
+def networks(results: Path) -> dict[Path, dict[str, str]]:
+    """Files of trained networks under ``results``, in order, with their wildcards in ``layout.TRAINED``.
 
     Raises:
         UserError: there are none.
     """
-    found = sorted(results.glob("*/train/*/weight_decay=*/seeds=[0-9]*-[0-9]*.nc"))
-    if not found:
+    files = dict(layout.find(results, layout.TRAINED))
+    if not files:
         raise UserError(
-            f"{results} holds no <experiment>/train/<task>/weight_decay=<λ>/seeds=<block>.nc: it is no folder of"
+            f"{results} holds no <experiment>/train/<task>/weight_decay=<λ>/seeds=<block>.nc: it is not a folder of"
             " results, or was made with keep_weights: false"
         )
-    return {path: jobs.seeds_of(path.stem.removeprefix("seeds=")) for path in found}
+    return files
 
 
-def sample(members: dict[Path, list[int]], count: int, seed: int) -> list[tuple[Path, int]]:
+def sample(files: dict[Path, dict[str, str]], count: int, seed: int) -> list[tuple[Path, int]]:
     """``count`` members at random, or all where there are fewer."""
-    all_members = [(path, member) for path, seeds in members.items() for member in seeds]
-    return random.Random(seed).sample(all_members, min(count, len(all_members)))
+    members = [(path, member) for path, where in files.items() for member in jobs.seeds_of(where["block"])]
+    return random.Random(seed).sample(members, min(count, len(members)))
 
 
-def verify(network: Path, seed: int, cache: Path) -> Iterator[Finding]:
-    """A member's data and weights, and what its pairs were merged to and evaluated as, made anew.
+def verify(results: Path, network: Path, seed: int, cache: Path) -> Iterator[Finding]:
+    """Make a member's data and weights again, and its merged networks and their evaluations.
 
-    Data and weights follow from settings alone; a pair is merged and evaluated from the networks that are stored.
+    Data and weights follow from settings alone; a merge set is merged and evaluated from the stored networks.
     The whole block is trained, since another size of block rounds otherwise.
 
     Args:
+        results: Folder of results.
         network: File of the member's block.
         seed: The member.
         cache: Folder of real data.
@@ -61,39 +61,46 @@ def verify(network: Path, seed: int, cache: Path) -> Iterator[Finding]:
     Raises:
         UserError: a file is missing or damaged, or real data are not in the cache.
     """
-    task, decay, block = network.parts[-3:]
-    experiment = network.parents[3]
-    data_path = experiment / "tasks" / task / block
-    data = remade_tasks(data_path, cache)
+    ((_, where),) = [item for item in layout.find(results, layout.TRAINED) if item[0] == network]
+    common = {key: where[key] for key in ("experiment", "block")}
+    decay = {"weight_decay": where["weight_decay"]}
+
+    def file(place: str, **wildcards: str) -> Path:
+        return layout.path(results, place, **common, **wildcards)
+
+    data_path = file(layout.TASKS, task=where["task"])
+    data = remade_tasks(data_path, results.absolute().parent, cache)
     yield compare(data_path, seed, data)
-    made = train.train(jobs.parse(jobs.TrainJob, settings_of(network)), data, CPU)
-    yield compare(network, seed, store.with_whole_first_layer(made))
-    for evaluated in sorted(experiment.glob(f"evaluate/*/{decay}/{block}")):
-        job = jobs.parse(jobs.EvaluateJob, settings_of(evaluated))
-        if task not in job.tasks:
+    remade = train.train(jobs.TrainJob.parse(settings_of(network)), data, CPU)
+    yield compare(network, seed, store.with_whole_first_layer(remade))
+    for evaluated, _ in layout.find(results, layout.EVALUATED, **common, **decay):
+        job = jobs.EvaluateJob.parse(settings_of(evaluated))
+        if where["task"] not in job.task_names:
             continue
-        own = [store.read(experiment / "train" / name / decay / block, "W1") for name in job.tasks]
-        merged_path = experiment / "merge" / job.pair / decay / block
+        own = [store.read(file(layout.TRAINED, task=name, **decay), "W1") for name in job.task_names]
+        all_data = [store.read(file(layout.TASKS, task=name), "inputs") for name in job.task_names]
+        merged_path = file(layout.MERGED, merge_set=job.merge_set, **decay)
         merged = None
         if merged_path.is_file():
-            merged = merge.merge(jobs.parse(jobs.MergeJob, settings_of(merged_path)), own)
+            merged = merge.merge(jobs.MergeJob.parse(settings_of(merged_path)), own, all_data)
             yield compare(merged_path, seed, merged)
-        all_data = [store.read(experiment / "tasks" / name / block, "inputs") for name in job.tasks]
         yield compare(evaluated, seed, evaluate.evaluate(job, all_data, own, merged, CPU))
 
 
-def remade_tasks(path: Path, cache: Path) -> xr.Dataset:
-    """Data of a block, from the settings in its file."""
-    job = jobs.parse(jobs.TasksJob, settings_of(path))
-    files: Sequence[Path] = []
-    if job.settings.dataset == "fashion_mnist":
-        files = [cache / "fashion_mnist" / name for name in list(SHA256)[:2]]
-        if missing := [file for file in files if not file.is_file()]:
-            raise UserError(f"{missing[0]} is missing; give --cache, or run: snakemake {missing[0]}")
-    if isinstance(job.settings, OwnTask):
-        files = [path.parents[4] / job.settings.file]  # the folder that the run worked in
-        if not files[0].is_file():
-            raise UserError(f"{path} was made from {files[0]}, which is missing; put it there again")
+def remade_tasks(path: Path, folder: Path, cache: Path) -> xr.Dataset:
+    """Data of a block, from the settings in its file.
+
+    Args:
+        path: The block's data.
+        folder: Working folder of the run, which the user's files are relative to.
+        cache: Folder of real data.
+    """
+    job = jobs.TasksJob.parse(settings_of(path))
+    files = [folder / file for file in job.data.files(cache.absolute())]
+    for file in files:
+        if not file.is_file():
+            remedy = f"put it there again, give --cache, or fetch it with: snakemake {file}"
+            raise UserError(f"{path} was made from {file}, which is missing; {remedy}")
     return tasks.make(job, files)
 
 
@@ -101,11 +108,11 @@ def settings_of(path: Path) -> str:
     """JSON of the settings that a file was made with.
 
     Raises:
-        UserError: the file is missing or damaged, or has none.
+        UserError: the file is missing or damaged, or has no settings.
     """
     attributes = store.read(path).attrs
     if "settings" not in attributes:
-        raise UserError(f"{path} does not say its settings: it is none of this project's results")
+        raise UserError(f"{path} does not say its settings: it is not one of this project's results")
     return str(attributes["settings"])
 
 

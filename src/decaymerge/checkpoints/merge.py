@@ -10,14 +10,14 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from decaymerge.atomic import atomic_folder
 from decaymerge.checkpoints import Sources, is_embedding, stored_bytes, type_name
 from decaymerge.errors import UserError
 from decaymerge.fetch.model import TOKENIZER
-from decaymerge.jobs import CheckpointsJob
 from decaymerge.merge import apply
 from decaymerge.progress import progress_bar
 from decaymerge.provenance import provenance
-from decaymerge.whole import whole_folder
+from decaymerge.workflow.jobs import CheckpointsJob
 
 COPIED = (
     "config.json",
@@ -68,7 +68,7 @@ def write(sources: Sources, job: CheckpointsJob, output: Path, max_shard_bytes: 
         filename_pattern="model{suffix}.safetensors",
         max_shard_size=max_shard_bytes,
     )
-    with whole_folder(output) as folder, progress_bar("merging", sum(sizes.values()), "B") as bar:
+    with atomic_folder(output) as folder, progress_bar("merging", sum(sizes.values()), "B") as bar:
         for file, names in shards.filename_to_tensors.items():
             shard: dict[str, Tensor] = {}
             for name in names:

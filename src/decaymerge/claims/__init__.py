@@ -1,13 +1,12 @@
 """Stage ``claims``: what the paper says, held against what was measured.
 
-A claim measures two sides along training, and a ``Check`` is the verdict. It is never forced to pass: its status is
-``bound holds``, ``equality``, ``not supported`` or ``assumption unmet``.
+A claim measures two sides along training, and a ``Verdict`` says what came of it. A claim is never forced to pass:
+its outcome is ``holds``, ``not supported`` or ``assumption unmet``.
 """
 
-import itertools
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +14,26 @@ import xarray as xr
 from pydantic import TypeAdapter
 
 from decaymerge import store
-from decaymerge.claims.check import Check, Claim, Measured, judge
+from decaymerge.atomic import atomic_file
 from decaymerge.claims.flow import FLOW_CLAIMS
 from decaymerge.claims.interference import INTERFERENCE_CLAIMS, SIDES, interference
 from decaymerge.claims.merged_activations import ACTIVATION_CLAIMS
-from decaymerge.claims.run import Run, read_runs
+from decaymerge.claims.networks import Run, read_runs
 from decaymerge.claims.scan import SCAN_CLAIMS
 from decaymerge.claims.stationary import STATIONARY_CLAIMS
-from decaymerge.claims.width import WIDTH, check_width
+from decaymerge.claims.verdict import Claim, Measured, Verdict, judge
+from decaymerge.claims.width import WIDTH
 from decaymerge.errors import UserError
-from decaymerge.jobs import ClaimsJob
 from decaymerge.progress import progress_bar
-from decaymerge.whole import whole
+from decaymerge.workflow.jobs import ClaimsJob
 
 __all__ = [
     "CLAIMS",
     "SCAN_CLAIMS",
-    "Check",
+    "Verdict",
     "check_experiment",
     "check_scan",
-    "check_widths",
+    "judge_together",
     "read",
     "table",
     "write",
@@ -45,103 +44,95 @@ CLAIMS: dict[str, Claim] = {
     for claim in (*STATIONARY_CLAIMS, *INTERFERENCE_CLAIMS, *FLOW_CLAIMS, WIDTH, *ACTIVATION_CLAIMS)
 }
 """Claims about trained networks, in the paper's order; adding one is a function and an entry."""
+LONG_NAMES = {
+    "measured": "the measured side of a claim",
+    "bound": "the side that bounds it",
+    "interference": "mean norm of the first layer on the other task's inputs",
+}
 
 
-def check_experiment(job: ClaimsJob, folder: Path) -> tuple[list[Check], xr.Dataset]:
-    """Checks of every claim that applies at every λ, and both sides of each along training.
+def check_experiment(job: ClaimsJob, results: Path) -> tuple[list[Verdict], xr.Dataset]:
+    """Verdicts on every claim that applies, at every λ, and both sides of each along training.
 
     Returns:
-        The checks, and ``measured`` and ``bound (claim, weight_decay, task, seed, step, part)``.
+        The verdicts, and ``measured`` and ``bound (claim, weight_decay, task, seed, step, part)``.
     """
-    chosen = [claim for claim in CLAIMS.values() if claim.applies(job)]
+    claims = [claim for claim in CLAIMS.values() if claim.applies(job)]
     sweep = sorted(job.training.weight_decay)
-    checks: dict[str, list[Check]] = {claim.name: [] for claim in chosen}
-    traces: dict[str, list[xr.Dataset]] = {claim.name: [] for claim in chosen}
+    verdicts: dict[str, list[Verdict]] = {claim.name: [] for claim in claims}
+    traces: dict[str, list[xr.Dataset]] = {claim.name: [] for claim in claims}
     interferences = []
-    with progress_bar(f"claims about {job.experiment}", len(chosen) * len(sweep), "claim") as bar:
-        for run in read_runs(job, folder):
-            for claim in chosen:
-                found = claim.measure(run)
-                traces[claim.name].append(_trace(run, found))
-                if claim is not WIDTH:  # one width decides nothing
-                    checks[claim.name].append(judge(claim, run, found))
+    with progress_bar(f"claims about {job.experiment}", len(claims) * len(sweep), "claim") as bar:
+        for run in read_runs(job, results):
+            for claim in claims:
+                sides = claim.measure(run)
+                traces[claim.name].append(_trace(run, sides))
+                if claim.together is None:
+                    verdicts[claim.name].append(judge(claim, run, sides))
                 bar.update()
             if len(run.tasks) > 1 and run.tasks[0].coefficients is not None:
                 interferences.append(interference(run))
-    decay = xr.Variable("weight_decay", sweep)
-    names = xr.Variable("claim", np.array(list(traces), dtype=str))
-    of_claim = [xr.concat(runs, decay) for runs in traces.values()]
-    made = xr.concat(of_claim, names, join="outer") if of_claim else xr.Dataset(coords={"claim": names})
-    long_names = {"measured": "what is measured of a claim", "bound": "what the claim bounds it by"}
+    dataset = _all_traces(traces, sweep)
     if len(interferences) == len(sweep):
-        made["interference"] = xr.DataArray(
+        dataset["interference"] = xr.DataArray(
             np.stack(interferences),
-            {"weight_decay": sweep, "task": job.tasks[:2], "seed": run.seeds, "side": SIDES},
+            {"weight_decay": sweep, "task": job.task_names[:2], "seed": run.seeds, "side": SIDES},
         )
-        long_names["interference"] = "mean norm of the first layer on the other task's inputs"
-    store.describe(made, {name: text for name, text in long_names.items() if name in made})
-    return [check for of in checks.values() for check in of], made
+    store.describe(dataset, {name: text for name, text in LONG_NAMES.items() if name in dataset})
+    return [verdict for several in verdicts.values() for verdict in several], dataset
 
 
-def _trace(run: Run, found: Measured) -> xr.Dataset:
+def _trace(run: Run, sides: Measured) -> xr.Dataset:
     dims = ("task", "seed", "step", "part")
     return xr.Dataset(
-        {"measured": (dims, found.measured), "bound": (dims, found.bound)},
+        {"measured": (dims, sides.measured), "bound": (dims, sides.bound)},
         coords={
-            "task": run.job.tasks[: len(found.measured)],  # a claim of pairs has the first two
+            "task": run.job.task_names[: len(sides.measured)],  # a claim about two tasks has the first two
             "seed": run.seeds,
             "step": run.kept,
-            "part": list(found.parts),
+            "part": list(sides.parts),
         },
     )
 
 
-def check_widths(traces: Sequence[xr.Dataset]) -> list[Check]:
-    """The law in the width, for every group of experiments that differ in their width alone, at every λ."""
+def _all_traces(traces: Mapping[str, Sequence[xr.Dataset]], sweep: Sequence[float]) -> xr.Dataset:
+    names = xr.Variable("claim", np.array(list(traces), dtype=str))
+    decay = xr.Variable("weight_decay", sweep)
+    per_claim = [xr.concat(runs, decay) for runs in traces.values()]
+    return xr.concat(per_claim, names, join="outer") if per_claim else xr.Dataset(coords={"claim": names})
 
-    def group(item: tuple[ClaimsJob, xr.Dataset]) -> str:
-        job = item[0]
-        network = job.network.model_copy(update={"hidden": []})
-        return job.model_copy(update={"experiment": "", "network": network}).model_dump_json()
 
+def judge_together(traces: Sequence[xr.Dataset]) -> list[Verdict]:
+    """Verdicts of the claims that several experiments decide together, from the traces of each."""
     jobs = [(ClaimsJob.model_validate_json(trace.attrs["settings"]), trace) for trace in traces]
-    wide = sorted((item for item in jobs if WIDTH.applies(item[0])), key=group)
-    checks = []
-    for _, members in itertools.groupby(wide, key=group):
-        found = sorted(members, key=lambda item: item[0].network.hidden)
-        if len(found) < 3:
-            continue
-        last = [trace.measured.sel(claim=WIDTH.name).isel(step=-1, part=0) for _, trace in found]
-        widths = [job.network.hidden[0] for job, _ in found]
-        name = ", ".join(job.experiment for job, _ in found)
-        for weight_decay in found[0][1].weight_decay.values:
-            values = [one.sel(weight_decay=weight_decay).transpose("task", "seed").values for one in last]
-            seeds = [int(seed) for seed in last[0].seed.values]
-            checks.append(check_width(name, float(weight_decay), widths, values, seeds))
-    return checks
+    return [
+        verdict
+        for claim in CLAIMS.values()
+        if claim.together is not None
+        for verdict in claim.together([(job, trace) for job, trace in jobs if claim.applies(job)])
+    ]
 
 
-def check_scan(name: str, scan: xr.Dataset) -> list[Check]:
+def check_scan(name: str, scan: xr.Dataset) -> list[Verdict]:
     """All claims about one model's scan."""
     return [claim(name, scan) for claim in SCAN_CLAIMS.values()]
 
 
-def write(checks: Sequence[Check], output: Path) -> None:
-    """A list of checks as JSON, moved into place whole."""
-    with whole(output) as temporary:
-        temporary.write_text(
-            json.dumps([check.model_dump() for check in checks], indent=2, ensure_ascii=False) + "\n"
-        )
+def write(verdicts: Sequence[Verdict], output: Path) -> None:
+    """A list of verdicts as JSON."""
+    with atomic_file(output) as temporary:
+        rows = [verdict.model_dump() for verdict in verdicts]
+        temporary.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
 
 
-def read(path: Path) -> list[Check]:
-    """Checks from JSON.
+def read(path: Path) -> list[Verdict]:
+    """Verdicts from JSON.
 
     Raises:
         UserError: the file is missing or damaged.
     """
     try:
-        return TypeAdapter(list[Check]).validate_json(path.read_text())
+        return TypeAdapter(list[Verdict]).validate_json(path.read_text())
     except (OSError, ValueError) as error:
         reason, quoted = str(error).split("\n")[0], shlex.quote(str(path))
         raise UserError(
@@ -149,15 +140,15 @@ def read(path: Path) -> list[Check]:
         ) from None
 
 
-def table(checks: Sequence[Check]) -> str:
-    """One line a check, for the terminal."""
-    lines = [f"{'claim':22}{'of':26}{'λ':>8}  {'status':18}{'measured':>10}{'bound':>10}{'slack':>10}"]
-    for check in checks:
-        decay = "" if check.weight_decay is None else f"{check.weight_decay:g}"
+def table(verdicts: Sequence[Verdict]) -> str:
+    """One line a verdict, for the terminal."""
+    lines = [f"{'claim':22}{'of':26}{'λ':>8}  {'outcome':18}{'measured':>10}{'bound':>10}{'slack':>10}"]
+    for verdict in verdicts:
+        decay = "" if verdict.weight_decay is None else f"{verdict.weight_decay:g}"
         numbers = "".join(
             "-".rjust(10) if value is None else f"{value:10.3g}"
-            for value in (check.measured, check.bound, check.slack)
+            for value in (verdict.measured, verdict.bound, verdict.slack)
         )
-        name = check.experiment if len(check.experiment) <= 25 else check.experiment[:22] + "..."
-        lines.append(f"{check.claim:22}{name:26}{decay:>8}  {check.status:18}{numbers}")
+        name = verdict.experiment if len(verdict.experiment) <= 25 else verdict.experiment[:22] + "..."
+        lines.append(f"{verdict.claim:22}{name:26}{decay:>8}  {verdict.outcome:18}{numbers}")
     return "\n".join(lines)

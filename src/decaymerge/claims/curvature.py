@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decaymerge.claims.run import Trained
+from decaymerge.claims.networks import TaskNetworks
 from decaymerge.measure import LOSSES
 from decaymerge.network import activations
 
@@ -15,10 +15,10 @@ KINK = 1e-2
 """Pre-activations below this share of their layer's root mean square count as on the kink."""
 
 
-def sharpness(task: Trained) -> np.ndarray:
+def sharpness(task: TaskNetworks) -> np.ndarray:
     """Largest eigenvalue (by modulus) of the Hessian of L_λ at the last step, (seed), by power iteration."""
     weights = [weight.clone().requires_grad_() for weight in task.last()]
-    trained = weights[: task.job.network.trained]
+    trained = weights[: task.job.network.trained_layers]
     hidden = [task.inputs, *activations(task.job.network, weights, task.inputs)][-1]
     margins = task.labels * (hidden @ weights[-1].mT).squeeze(-1)
     loss = LOSSES[task.job.training.loss](margins).mean(-1).sum()  # members do not interact
@@ -38,12 +38,12 @@ def sharpness(task: Trained) -> np.ndarray:
     return eigenvalue.numpy()
 
 
-def minimum_norm_residual(task: Trained) -> np.ndarray:
+def minimum_norm_residual(task: TaskNetworks) -> np.ndarray:
     """Relative residual of the subgradient of least norm, (seed): slopes on a kink are free in [0, 1]."""
     return np.array([_minimum_norm_residual(task, member) for member in range(len(task.inputs))])
 
 
-def _minimum_norm_residual(task: Trained, member: int) -> float:
+def _minimum_norm_residual(task: TaskNetworks, member: int) -> float:
     weights = [weight[member] for weight in task.last()]
     hidden = [task.inputs[member], *activations(task.job.network, weights, task.inputs[member])]
     before = [below @ weight.mT for below, weight in zip(hidden, weights[:-1], strict=False)]

@@ -5,16 +5,16 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from decaymerge.claims.check import Claim, Measured
 from decaymerge.claims.interference import worst_sample
-from decaymerge.claims.run import Run, Trained
-from decaymerge.jobs import ClaimsJob
+from decaymerge.claims.networks import Run, TaskNetworks
+from decaymerge.claims.verdict import Claim, Measured
+from decaymerge.workflow.jobs import ClaimsJob
 
 DYNAMICS = 1e-6
 SOLVER_TOLERANCE = 1e-12
 
 
-def end_to_end(task: Trained) -> np.ndarray:
+def end_to_end(task: TaskNetworks) -> np.ndarray:
     """End-to-end vector w = (W_K … W_1)ᵀ of the trained layers, (seed, step, d)."""
     product = task.weights[0]
     for weight in task.weights[1:]:
@@ -33,7 +33,7 @@ class Trajectory:
         objective: F.
     """
 
-    def __init__(self, task: Trained, times: np.ndarray) -> None:
+    def __init__(self, task: TaskNetworks, times: np.ndarray) -> None:
         from scipy.integrate import solve_ivp  # half a second, that other claims need not wait for
 
         self.depth, self.weight_decay = task.job.network.depth, task.weight_decay
@@ -113,7 +113,7 @@ def theorem1(run: Run) -> Measured:
     return Measured(np.stack(measured), np.stack(bound), ["w + w'", "sum of layers"], note=note)
 
 
-def _layer_sum_gap(own: Trained, other: Trained) -> np.ndarray:
+def _layer_sum_gap(own: TaskNetworks, other: TaskNetworks) -> np.ndarray:
     """f_{θ+θ'}(x) - f_θ(x) on the own inputs, (seed, step, sample)."""
     summed = own.inputs.unsqueeze(1).mT
     alone = summed
@@ -136,7 +136,7 @@ def lemma7(run: Run) -> Measured:
     for task in run.tasks:
         squares = [
             (gradient + run.weight_decay * weight).square().sum((-2, -1))
-            for gradient, weight in zip(task.gradients, task.trained, strict=True)
+            for gradient, weight in zip(task.gradients, task.trained_weights, strict=True)
         ]
         norm = torch.stack(squares).sum(0).sqrt().numpy()
         measured.append(np.minimum.accumulate(norm, axis=1))
@@ -147,7 +147,7 @@ def lemma7(run: Run) -> Measured:
 
 
 def _flow(job: ClaimsJob) -> bool:
-    return job.training.method == "gf"
+    return job.training.optimiser == "gf"
 
 
 def _balanced(job: ClaimsJob) -> bool:
@@ -174,8 +174,9 @@ FLOW_CLAIMS = [
         assumptions="linear network, gradient flow from a balanced start, inputs on the unit sphere",
         kind="upper",
         when="every kept step",
-        applies=lambda job: _balanced(job) and len(job.tasks) > 1,
+        applies=lambda job: _balanced(job) and len(job.task_names) > 1,
         measure=theorem1,
+        parts_apart=True,
     ),
     Claim(
         name="lemma6",

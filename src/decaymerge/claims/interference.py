@@ -4,21 +4,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decaymerge.claims.check import Claim, Measured
-from decaymerge.claims.run import Run, Trained
-from decaymerge.jobs import ClaimsJob
+from decaymerge.claims.networks import Run, TaskNetworks
+from decaymerge.claims.verdict import Claim, Measured
+from decaymerge.workflow.jobs import ClaimsJob
 
 IDENTITY = 1e-10
 NO_OVERLAP = 1e-12
 """ε below this counts as 0."""
 
 
-def decay(task: Trained) -> np.ndarray:
+def decay(task: TaskNetworks) -> np.ndarray:
     """(1 - ηλ)^T, (seed, step)."""
     return (1 - task.job.training.step_size * task.weight_decay) ** task.steps
 
 
-def decay_sum(task: Trained) -> np.ndarray:
+def decay_sum(task: TaskNetworks) -> np.ndarray:
     """(1 - (1-ηλ)^T) / λ, which is ηT at λ = 0, (seed, step)."""
     if task.weight_decay == 0:
         return task.job.training.step_size * task.steps
@@ -39,12 +39,12 @@ def against_samples(sides: list[tuple[np.ndarray, np.ndarray]]) -> Measured:
     return Measured(np.stack(measured)[..., None], np.stack(bound)[..., None])
 
 
-def first_layer_on(other: Trained, inputs: Tensor) -> np.ndarray:
+def first_layer_on(other: TaskNetworks, inputs: Tensor) -> np.ndarray:
     """‖W'_1 x‖, (seed, step, sample)."""
     return (inputs.unsqueeze(1) @ other.weights[0].mT).norm(dim=-1).numpy()
 
 
-def first_layer_bound(run: Run, other: Trained, inputs: Tensor, outer: np.ndarray | float) -> np.ndarray:
+def first_layer_bound(run: Run, other: TaskNetworks, inputs: Tensor, outer: np.ndarray | float) -> np.ndarray:
     """(1-ηλ)^T ‖W'_0 x‖ + ε ‖a‖ (1-(1-ηλ)^T)/λ, (seed, step, sample); ``outer`` is ‖a‖ (seed)."""
     start = first_layer_on(other, inputs)[:, :1]
     grown = (run.overlap * outer)[:, None] * decay_sum(other)
@@ -61,7 +61,7 @@ def linear_interference(run: Run) -> Measured:
     )
 
 
-def _outer(task: Trained) -> np.ndarray:
+def _outer(task: TaskNetworks) -> np.ndarray:
     return task.weights[1][:, 0].norm(dim=(-2, -1)).numpy()
 
 
@@ -89,7 +89,7 @@ def corollary1(run: Run) -> Measured:
     return against_samples(sides)
 
 
-def predicted_first_layer(task: Trained, inputs: Tensor) -> Tensor:
+def predicted_first_layer(task: TaskNetworks, inputs: Tensor) -> Tensor:
     """(1-ηλ)^T W_1(0) x + Σ_i A_i ⟨x_i, x⟩ at the last step, (seed, sample, d_1): no trained W_1 enters."""
     assert task.coefficients is not None
     start = inputs @ task.weights[0][:, 0].mT
@@ -151,7 +151,7 @@ def identity(run: Run) -> Measured:
 
 
 def _gd_of_two(job: ClaimsJob) -> bool:
-    return job.training.method == "gd" and len(job.tasks) > 1
+    return job.training.optimiser == "gd" and len(job.task_names) > 1
 
 
 def _shallow(job: ClaimsJob) -> bool:
@@ -207,7 +207,8 @@ INTERFERENCE_CLAIMS = [
         assumptions="gradient descent, any depth and activation",
         kind="equality",
         when="last step",
-        applies=lambda job: job.training.method == "gd" and job.training.finish is None,
+        applies=lambda job: job.training.optimiser == "gd" and job.training.finish is None,
         measure=identity,
+        parts_apart=True,
     ),
 ]

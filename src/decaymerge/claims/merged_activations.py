@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decaymerge.claims.check import Claim, Measured
-from decaymerge.claims.run import Run
-from decaymerge.jobs import ClaimsJob
+from decaymerge.claims.networks import Run
+from decaymerge.claims.verdict import Claim, Measured
+from decaymerge.workflow.jobs import ClaimsJob
 
 DECAYED = 0.01
 """Cosine at the last step below which activations count as orthogonal; ours, since the lemma's rate is lost."""
@@ -92,11 +92,11 @@ def _layers(run: Run) -> list[str]:
 def _applies(job: ClaimsJob) -> bool:
     network = job.network
     return (
-        job.training.method == "gf"
+        job.training.optimiser == "gf"
         and network.activation == "relu"
         and network.power == 1
         and network.depth > 2
-        and len(job.tasks) > 1
+        and len(job.task_names) > 1
     )
 
 
@@ -112,6 +112,7 @@ ACTIVATION_CLAIMS = [
         measure=lemma8,
         tried=r"$\lambda$ from 0.003 to 0.03, up to $t = 2000$: the cosine stays between 0.2 and 0.4. Activations"
         " of a ReLU are not negative, so that networks which share any active unit have a positive one.",
+        parts_apart=True,
     ),
     Claim(
         name="theorem2",
@@ -124,5 +125,6 @@ ACTIVATION_CLAIMS = [
         measure=theorem2,
         tried=r"$\lambda$ from 0.003 to 0.03, up to $t = 2000$: the first layer's deviation vanishes as its"
         " interference does; the second layer's stays at about a half for every pair of networks.",
+        parts_apart=True,
     ),
 ]

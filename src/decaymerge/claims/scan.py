@@ -4,12 +4,11 @@ The paper states them in words; the numbers that decide are ours and stand in ea
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 import xarray as xr
 
-from decaymerge.claims.check import Check
+from decaymerge.claims.verdict import Kind, Verdict, outcome_of
 
 MAPS = ["QKV", "M1", "M2"]
 ORDER_OF_MAGNITUDE = 10.0
@@ -18,26 +17,27 @@ NEARLY_CONSTANT = 0.25
 DIFFERS = 1.2
 
 
-def _check(
+def _verdict(
     claim: str,
     statement: str,
     name: str,
     measured: float,
     bound: float,
     note: str,
-    kind: Literal["upper", "lower"] = "upper",
-) -> Check:
+    kind: Kind = "upper",
+) -> Verdict:
     known = bool(np.isfinite(measured))
     holds = measured <= bound if kind == "upper" else measured >= bound
     slack = (bound / measured if measured else None) if kind == "upper" else measured / bound
-    return Check(
+    return Verdict(
         claim=claim,
         statement=statement,
         source="Appendix C.1, in words",
         assumptions="trained transformer of a known architecture; the number that decides is ours",
         experiment=f"scan/{name}",
         weight_decay=None,
-        status=("bound holds" if holds else "not supported") if known else "assumption unmet",
+        kind=kind,
+        outcome=outcome_of("" if known else "a value is missing", holds),
         measured=measured if known else None,
         bound=bound,
         slack=slack if known else None,
@@ -55,12 +55,12 @@ def _of(scan: xr.Dataset, variable: str, roles: list[str]) -> xr.DataArray:
     return scan[variable].reindex(role=roles)
 
 
-def same_order(name: str, scan: xr.Dataset) -> Check:
+def same_order(name: str, scan: xr.Dataset) -> Verdict:
     """Frobenius norms of QKV, M1 and M2 are of the same order of magnitude."""
     norms = _of(scan, "frobenius_norm", MAPS)
     measured = float(norms.max(skipna=False) / norms.min(skipna=False))
     statement = "The norms of QKV, M1 and M2 of all layers lie within one order of magnitude"
-    return _check(
+    return _verdict(
         "scan_same_order",
         statement,
         name,
@@ -70,7 +70,7 @@ def same_order(name: str, scan: xr.Dataset) -> Check:
     )
 
 
-def constant_norm(name: str, scan: xr.Dataset) -> Check:
+def constant_norm(name: str, scan: xr.Dataset) -> Verdict:
     """The norm of one role is nearly constant over layers."""
     roles = [*MAPS, "O"]
     norms = _of(scan, "frobenius_norm", roles)
@@ -78,7 +78,7 @@ def constant_norm(name: str, scan: xr.Dataset) -> Check:
     listed = ", ".join(f"{role} {float(variation.sel(role=role)):.3f}" for role in roles)
     statement = "The norm of each role is nearly constant over layers"
     measured = float(variation.max(skipna=False))
-    return _check(
+    return _verdict(
         "scan_constant_norm",
         statement,
         name,
@@ -88,7 +88,7 @@ def constant_norm(name: str, scan: xr.Dataset) -> Check:
     )
 
 
-def output_norm_differs(name: str, scan: xr.Dataset) -> Check:
+def output_norm_differs(name: str, scan: xr.Dataset) -> Verdict:
     """O's norm lies apart from those of QKV, M1 and M2."""
     medians = _of(scan, "frobenius_norm", ["O", *MAPS]).median("layer", skipna=False)
     ratios = medians.sel(role=MAPS) / medians.sel(role="O")
@@ -96,12 +96,12 @@ def output_norm_differs(name: str, scan: xr.Dataset) -> Check:
     statement = "The norm of O differs from the norms of QKV, M1 and M2"
     listed = ", ".join(f"{role}/O {float(ratios.sel(role=role)):.2f}" for role in MAPS)
     measured = float(xr.DataArray(apart).min(skipna=False))
-    return _check(
+    return _verdict(
         "scan_output_norm", statement, name, measured, DIFFERS, f"medians over layers: {listed}", "lower"
     )
 
 
-def low_stable_rank(name: str, scan: xr.Dataset) -> Check:
+def low_stable_rank(name: str, scan: xr.Dataset) -> Verdict:
     """Stable ranks lie below that of a Gaussian matrix of the same shape, mn/(√m + √n)²."""
     roles = [*MAPS, "O"]
     rank = _of(scan, "stable_rank", roles)
@@ -111,10 +111,10 @@ def low_stable_rank(name: str, scan: xr.Dataset) -> Check:
     statement = "Stable ranks are far below the dimension: below that of a Gaussian matrix of the same shape"
     note = f"stable rank over dimension: median {float(share.median()):.3f}, largest {float(share.max()):.3f}"
     measured = float((rank / gaussian).max(skipna=False))
-    return _check("scan_low_stable_rank", statement, name, measured, 1.0, f"worst layer and role; {note}")
+    return _verdict("scan_low_stable_rank", statement, name, measured, 1.0, f"worst layer and role; {note}")
 
 
-SCAN_CLAIMS: dict[str, Callable[[str, xr.Dataset], Check]] = {
+SCAN_CLAIMS: dict[str, Callable[[str, xr.Dataset], Verdict]] = {
     "scan_same_order": same_order,
     "scan_constant_norm": constant_norm,
     "scan_output_norm": output_norm_differs,

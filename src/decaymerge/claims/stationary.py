@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 
-from decaymerge.claims.check import Claim, Measured
 from decaymerge.claims.curvature import minimum_norm_residual, sharpness
-from decaymerge.claims.run import Run, Trained
+from decaymerge.claims.networks import Run, TaskNetworks
+from decaymerge.claims.verdict import Claim, Measured
 from decaymerge.gradient import relative_residual
-from decaymerge.jobs import ClaimsJob
 from decaymerge.measure import LOSSES, frobenius_norm, spectral_norm
+from decaymerge.workflow.jobs import ClaimsJob
 
 KINKED_FLOW = 5e-3
 """The same for a flow that slides along kinks, which a solver follows to about 1e-4 a step."""
@@ -26,7 +26,7 @@ COLLAPSED = 1e-6
 def tolerance(run: Run) -> float:
     """Of equalities for this kind of network."""
     network = run.job.network
-    if run.job.training.method == "gf" and not network.smooth:
+    if run.job.training.optimiser == "gf" and not network.smooth:
         return KINKED_FLOW
     return STATIONARY[network.activation if network.power == 1 else "relu^p"]
 
@@ -37,7 +37,7 @@ def _stack(values: list[np.ndarray]) -> np.ndarray:
     return stacked if stacked.ndim == 4 else stacked[..., None]
 
 
-def _collapsed(task: Trained) -> np.ndarray:
+def _collapsed(task: TaskNetworks) -> np.ndarray:
     norms = np.sqrt(task.squared_norms.sum(-1))
     return norms[:, -1] < COLLAPSED * norms[:, 0]
 
@@ -61,7 +61,7 @@ def alignment(run: Run) -> Measured:
     note = f"{gone}; " if gone else ""
     note += f"least cosine of θ and -∇L {cosine:.6g}; residual layer by layer at most {_by_layer(run)}"
     unmet = ""
-    if training.method == "gd":
+    if training.optimiser == "gd":
         scaled = training.step_size * max(float(sharpness(task).max()) for task in run.tasks)
         note += f"; ηβ = {scaled:.3g} at the last step, by power iteration"
         unmet = "" if scaled < 2 else f"ηβ = {scaled:.3g} is not below 2"
@@ -81,17 +81,17 @@ def alignment(run: Run) -> Measured:
     return Measured(plain, allowed, unmet=unmet, note=note)
 
 
-def _cosine(task: Trained) -> np.ndarray:
-    weights = torch.cat([weight[:, -1].flatten(1) for weight in task.trained], -1)
+def _cosine(task: TaskNetworks) -> np.ndarray:
+    weights = torch.cat([weight[:, -1].flatten(1) for weight in task.trained_weights], -1)
     gradients = torch.cat([gradient[:, -1].flatten(1) for gradient in task.gradients], -1)
     return torch.cosine_similarity(weights, -gradients, dim=-1).numpy()
 
 
 def _by_layer(run: Run) -> str:
     worst = []
-    for k in range(run.job.network.trained):
+    for k in range(run.job.network.trained_layers):
         residuals = [
-            relative_residual([task.trained[k][:, -1]], [task.gradients[k][:, -1]], run.weight_decay)
+            relative_residual([task.trained_weights[k][:, -1]], [task.gradients[k][:, -1]], run.weight_decay)
             for task in run.tasks
         ]
         worst.append(f"{float(torch.stack(residuals).max()):.2g}")
@@ -111,7 +111,7 @@ def _not_stationary(run: Run) -> str:
 def rank_one(run: Run) -> Measured:
     """σ_2/σ_1 of each hidden layer's matrix; 0 for a network that has collapsed to zero."""
 
-    def ratios(task: Trained) -> np.ndarray:
+    def ratios(task: TaskNetworks) -> np.ndarray:
         values = [torch.linalg.svdvals(weight) for weight in task.weights[:-1]]
         # A single row has no second singular value.
         shares = [value[..., 1:2].sum(-1) / value[..., 0] for value in values]
@@ -130,7 +130,7 @@ def rank_one(run: Run) -> Measured:
     )
 
 
-def deviation_from_lemma_3(task: Trained) -> np.ndarray:
+def deviation_from_lemma_3(task: TaskNetworks) -> np.ndarray:
     """|‖W_k‖_F² / (p^(K-k) B²) - 1|, (seed, step, layer)."""
     network = task.job.network
     degrees = network.power ** np.arange(network.depth - 1, -1, -1)
@@ -200,7 +200,7 @@ def low_rank_eq3(run: Run) -> Measured:
 
 
 def _to_the_end(job: ClaimsJob) -> bool:
-    return job.training.method in ("gd", "gf") and not job.network.fixed_outer_layer
+    return job.training.optimiser in ("gd", "gf") and not job.network.fixed_outer_layer
 
 
 def _of_degree_one(job: ClaimsJob) -> bool:
@@ -219,6 +219,7 @@ STATIONARY_CLAIMS = [
         measure=alignment,
         tried=r"ReLU networks with $\eta$ from 0.1 to 0.5 and up to 100 000 steps: the plain residual stalls"
         " between 0.13 and 0.31, since samples sit on kinks; the minimum-norm subgradient is shown beside it.",
+        parts_apart=True,
     ),
     Claim(
         name="rank_one",

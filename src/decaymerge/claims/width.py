@@ -1,12 +1,14 @@
 """The law of the layer-wise sum in the width, over experiments that differ in nothing else."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
+import xarray as xr
 
-from decaymerge.claims.check import Check, Claim, Measured
-from decaymerge.claims.run import Run
-from decaymerge.jobs import ClaimsJob
+from decaymerge.claims.networks import Run
+from decaymerge.claims.verdict import Claim, Measured, Verdict, outcome_of
+from decaymerge.workflow.jobs import ClaimsJob
 
 EXPONENT = -0.5
 STANDARD_ERRORS = 2.0
@@ -31,7 +33,33 @@ def cross_term(run: Run) -> Measured:
 def applies(job: ClaimsJob) -> bool:
     """Deep linear networks of two layers from a balanced start."""
     network = job.network
-    return network.initialisation == "balanced" and network.depth == 2 and len(job.tasks) > 1
+    return network.initialisation == "balanced" and network.depth == 2 and len(job.task_names) > 1
+
+
+def judge_widths(traces: Sequence[tuple[ClaimsJob, xr.Dataset]]) -> list[Verdict]:
+    """The law for every group of three or more experiments that differ only in their width, at every λ."""
+
+    def all_but_width(item: tuple[ClaimsJob, xr.Dataset]) -> str:
+        job = item[0]
+        network = job.network.model_copy(update={"hidden": []})
+        return job.model_copy(update={"experiment": "", "network": network}).model_dump_json()
+
+    verdicts = []
+    for _, group in itertools.groupby(sorted(traces, key=all_but_width), key=all_but_width):
+        experiments = sorted(group, key=lambda item: item[0].network.hidden)
+        if len(experiments) < 3:
+            continue
+        last = [trace.measured.sel(claim=WIDTH.name).isel(step=-1, part=0) for _, trace in experiments]
+        widths = [job.network.hidden[0] for job, _ in experiments]
+        name = ", ".join(job.experiment for job, _ in experiments)
+        seeds = [int(seed) for seed in last[0].seed.values]
+        for weight_decay in experiments[0][1].weight_decay.values:
+            values = [
+                cross_terms.sel(weight_decay=weight_decay).transpose("task", "seed").values
+                for cross_terms in last
+            ]
+            verdicts.append(check_width(name, float(weight_decay), widths, values, seeds))
+    return verdicts
 
 
 WIDTH = Claim(
@@ -45,12 +73,14 @@ WIDTH = Claim(
     when="last step",
     applies=applies,
     measure=cross_term,
+    together=judge_widths,
+    against="width",
 )
 
 
 def check_width(
     name: str, weight_decay: float, widths: Sequence[int], cross_terms: Sequence[np.ndarray], seeds: list[int]
-) -> Check:
+) -> Verdict:
     """The exponent fitted to root mean squares over seeds, with its error from resampled seeds.
 
     Args:
@@ -70,20 +100,20 @@ def check_width(
     error = float(np.std(resampled))
     off = abs(exponent - EXPONENT)
     allowed = STANDARD_ERRORS * error
-    resolved = "equality" if allowed <= RESOLUTION else "assumption unmet"
-    status = resolved if off <= allowed else "not supported"
+    unmet = "" if allowed <= RESOLUTION else "the exponent is known too poorly"
     rms = ", ".join(
         f"{np.sqrt((values**2).mean()):.3f} at {width}"
         for width, values in zip(widths, cross_terms, strict=True)
     )
-    return Check(
+    return Verdict(
         claim=WIDTH.name,
         statement=WIDTH.statement,
         source=WIDTH.source,
         assumptions=WIDTH.assumptions,
         experiment=name,
         weight_decay=weight_decay,
-        status=status,
+        kind=WIDTH.kind,
+        outcome="not supported" if off > allowed else outcome_of(unmet, holds=True),
         measured=off,
         bound=allowed,
         slack=allowed / off if off else None,

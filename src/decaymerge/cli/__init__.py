@@ -1,16 +1,35 @@
-"""The command line: one command for each stage. What a command needs is imported when it runs."""
+"""The command line: one command for each stage. A command imports what it needs when it runs."""
 
 import gc
 import os
 import sys
+from typing import Annotated
 
 import typer
 
-from decaymerge.cli import checkpoints, results, stages
+from decaymerge import __version__
+from decaymerge.cli import checkpoints, claims, stages, user
 from decaymerge.errors import UserError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-for part in (checkpoints, stages, results):
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"decaymerge {__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train, merge, evaluate, check claims, scan transformers: one command for each stage of the workflow."""
+
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, callback=_options
+)
+for part in (stages, claims, checkpoints, user):
     app.add_typer(part.app)
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+Results = Annotated[Path, typer.Argument(help="Folder of results.")]
 Output = Annotated[Path, typer.Argument(help="File to write.")]
 JobSettings = Annotated[str, typer.Option("--settings", help="Settings of this job, as JSON.")]
 Source = Annotated[

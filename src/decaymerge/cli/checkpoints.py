@@ -1,5 +1,7 @@
-"""Commands that get real data and checkpoints, scan them, and merge them."""
+"""Commands about checkpoints of transformers: fetch them, scan them, and merge them."""
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,15 +12,15 @@ from decaymerge.errors import UserError
 
 if TYPE_CHECKING:
     from decaymerge.checkpoints import Sources
-    from decaymerge.config import ScanModel
-    from decaymerge.jobs import CheckpointsJob
+    from decaymerge.config.scan import ScanModel
+    from decaymerge.workflow.jobs import CheckpointsJob
 
 app = typer.Typer()
 
 
 def _model(source: list[str], path: str, sha256: str | None) -> "ScanModel":
-    from decaymerge.config import ScanModel
-    from decaymerge.settings import validate
+    from decaymerge.config.base import validate
+    from decaymerge.config.scan import ScanModel
 
     one_or_all = source if len(source) > 1 else source[0]
     return validate(ScanModel, {"source": one_or_all, "path": path, "sha256": sha256})
@@ -26,24 +28,10 @@ def _model(source: list[str], path: str, sha256: str | None) -> "ScanModel":
 
 def _check_files(files: dict[str, Path | None], plot: Path | None) -> None:
     if plot is not None and plot.suffix != ".pdf":
-        raise UserError(f"--plot {plot} must end in .pdf; a PNG is written beside it")
+        raise UserError(f"--plot {plot} must end in .pdf; a PNG is written next to it")
     for option, path in files.items():
         if path is not None and path.is_dir():
             raise UserError(f"{option} {path} is a folder; give a file")
-
-
-@app.command()
-def fetch(
-    dataset: Annotated[str, typer.Argument(help="fashion_mnist")],
-    destination: Annotated[Path, typer.Argument(help="Folder to put the files into.")],
-    folder: Annotated[Path | None, typer.Option(help="Folder to look into first.")] = None,
-) -> None:
-    """Get real data from the first source that has them, and verify them."""
-    from decaymerge.fetch import fashion_mnist
-
-    if dataset != "fashion_mnist":
-        raise UserError(f"dataset {dataset!r} is not to be fetched; known: fashion_mnist")
-    print(f"Fashion-MNIST from {fashion_mnist.fetch(destination, folder)}")
 
 
 @app.command()
@@ -61,7 +49,7 @@ def scan(
     sha256: Sha256 = None,
     cache: Cache = CACHE,
     output: Annotated[Path | None, typer.Option(help="NetCDF to write.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="PDF to draw; a PNG is written beside it.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="PDF to draw; a PNG is written next to it.")] = None,
     max_memory: Annotated[
         str | None, typer.Option(help="Refuse beforehand what needs more, as in 2GB.")
     ] = None,
@@ -70,15 +58,16 @@ def scan(
         bool, typer.Option(help="All singular values and the effective rank as well.")
     ] = False,
 ) -> None:
-    """Norms and stable ranks of a transformer's matrices, for a checkpoint of one's own or a published one."""
-    from decaymerge import jobs, store
+    """Norms and stable ranks of a transformer's matrices, for your own checkpoint or a published one."""
     from decaymerge import scan as stage
-    from decaymerge.config import Scan
+    from decaymerge import store
+    from decaymerge.config.base import parse_bytes, validate
+    from decaymerge.config.scan import Scan
     from decaymerge.fetch import model
     from decaymerge.scan import table
     from decaymerge.scan.checkpoint import Checkpoint
     from decaymerge.scan.plan import make_plan
-    from decaymerge.settings import parse_bytes, validate
+    from decaymerge.workflow.jobs import FigureJob, ScanJob
 
     wanted = _model(source, path, sha256)
     settings = validate(Scan, {"tolerance": tolerance, "spectrum": spectrum})
@@ -88,26 +77,43 @@ def scan(
     plan = make_plan(checkpoint, spectrum=spectrum)
     print(table.of_plan(checkpoint, plan))
     plan.check(limit)
-    job = jobs.ScanJob(
-        source=wanted.sources, path=path, tolerance=settings.tolerance, spectrum=settings.spectrum
-    )
-    made = stage.scan(job, checkpoint, plan)
-    print(table.of_scan(made))
+    job = ScanJob(source=wanted.sources, path=path, tolerance=settings.tolerance, spectrum=settings.spectrum)
+    scanned = stage.scan(job, checkpoint, plan)
+    print(table.of_scan(scanned))
     if output is not None:
-        store.write(made, output, job)
+        store.write(scanned, output, job)
     if plot is not None:
         from decaymerge import figures
-        from decaymerge.config import Figures
 
-        figures.draw(
-            "figure1",
-            jobs.FigureJob(settings=Figures(), names=[Path(wanted.sources[0]).name], experiments=[]),
-            [made],
-            plot,
+        figures.draw(FigureJob(figure="figure1", names=[Path(wanted.sources[0]).name]), [scanned], plot)
+
+
+def _with_parameters_of_methods(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace ``**parameters`` of a command by an option for each parameter of a merge method."""
+    from decaymerge.merge_methods import MERGE_METHODS
+
+    methods = {
+        key: [name for name, method in MERGE_METHODS.items() if key in method.parameters]
+        for method in MERGE_METHODS.values()
+        for key in method.parameters
+    }
+    options = [
+        inspect.Parameter(
+            key,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[float | None, typer.Option(help=f"Of --method {' and '.join(names)}.")],
         )
+        for key, names in methods.items()
+    ]
+    fixed = list(inspect.signature(command).parameters.values())[:-1]
+    command.__signature__ = inspect.Signature([*fixed, *options])  # type: ignore[attr-defined]
+    command.__annotations__ |= {option.name: option.annotation for option in options}
+    return command
 
 
 @app.command()
+@_with_parameters_of_methods
 def merge_checkpoints(
     models: Annotated[
         list[str],
@@ -118,12 +124,11 @@ def merge_checkpoints(
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(help="What all were fine-tuned from: their changes are summed, and added to it."),
+        typer.Option(
+            help="The checkpoint they were fine-tuned from: their changes are summed and added to it."
+        ),
     ] = None,
-    method: Annotated[
-        str, typer.Option(help="sum; average; or scaled: the sum times --coefficient.")
-    ] = "sum",
-    coefficient: Annotated[float | None, typer.Option(help="Of --method scaled.")] = None,
+    method: Annotated[str, typer.Option(help="How the changes are merged, such as sum or average.")] = "sum",
     max_shard_size: Annotated[
         str, typer.Option(help="Of a file of weights; one is in memory at a time.")
     ] = "2GB",
@@ -132,24 +137,24 @@ def merge_checkpoints(
     ] = True,
     report: Annotated[Path | None, typer.Option(help="NetCDF to write the prediction to.")] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="PDF of the prediction; a PNG is written beside it.")
+        Path | None, typer.Option(help="PDF of the prediction; a PNG is written next to it.")
     ] = None,
     cache: Cache = CACHE,
+    **parameters: float | None,
 ) -> None:
     """Merge transformers of one form by summing, and predict beforehand how much they will disturb each other.
 
     With --base, BASE + Σ (W_i - BASE) is written (average: BASE + their mean). Without it Σ W_i, of all tensors:
     biases, LayerNorm and embeddings as well.
     """
-    from decaymerge import store
-    from decaymerge.checkpoints import interference, merge, table
-    from decaymerge.settings import parse_bytes
+    from decaymerge.checkpoints import merge
+    from decaymerge.config.base import parse_bytes
 
-    job = _checkpoints_job(models, base, method, coefficient)
+    job = _checkpoints_job(models, base, method, parameters)
     _check_files({"--report": report, "--plot": plot}, plot)
     if not predict and (report is not None or plot is not None or output is None):
         raise UserError(
-            "--no-predict leaves --output alone to be written: give it, without --report and --plot"
+            "--no-predict leaves only --output to be written: give it, without --report and --plot"
         )
     shard_bytes = parse_bytes("--max-shard-size", max_shard_size)
     if shard_bytes == 0:
@@ -160,42 +165,52 @@ def merge_checkpoints(
     for line in merge.warnings(sources, job):
         print(f"warning: {line}")
     if predict:
-        predicted = interference.predict(sources)
-        print(table.of_prediction(predicted))
-        if report is not None:
-            store.write(predicted, report, job)
-        if plot is not None:
-            from decaymerge import figures, jobs
-            from decaymerge.config import Figures
-
-            shown = jobs.FigureJob(settings=Figures(), names=sources.names, experiments=[])
-            figures.draw("interference", shown, [predicted], plot)
+        _predict(job, sources, report, plot)
     if output is not None:
         merge.write(sources, job, output, shard_bytes)
         print(f"merged into {output}")
 
 
-def _checkpoints_job(
-    models: list[str], base: str | None, method: str, coefficient: float | None
-) -> "CheckpointsJob":
-    from decaymerge.jobs import CheckpointsJob
-    from decaymerge.merge import METHODS
-    from decaymerge.settings import validate
+def _predict(job: "CheckpointsJob", sources: "Sources", report: Path | None, plot: Path | None) -> None:
+    """Print the predicted interference, and write and draw it where asked for."""
+    from decaymerge import store
+    from decaymerge.checkpoints import predicted_interference, table
 
-    if method not in METHODS:
-        raise UserError(f"--method {method} is not known; known: {', '.join(METHODS)}")
-    if method == "scaled" and coefficient is None:
-        raise UserError("--method scaled needs --coefficient, as in --coefficient 0.5")
-    if method != "scaled" and coefficient is not None:
-        raise UserError(f"--coefficient {coefficient:g} goes with --method scaled, not with {method}")
-    if coefficient is not None and not abs(coefficient) <= 1e6:
-        raise UserError(f"--coefficient {coefficient:g} is not from -1e6 to 1e6; give a number as 0.5")
+    prediction = predicted_interference.predict(sources)
+    print(table.of_prediction(prediction))
+    if report is not None:
+        store.write(prediction, report, job)
+    if plot is not None:
+        from decaymerge import figures
+        from decaymerge.workflow.jobs import FigureJob
+
+        figures.draw(FigureJob(figure="predicted_interference", names=sources.names), [prediction], plot)
+
+
+def _checkpoints_job(
+    models: list[str], base: str | None, method: str, parameters: dict[str, float | None]
+) -> "CheckpointsJob":
+    from decaymerge.config.base import validate
+    from decaymerge.merge_methods import MERGE_METHODS
+    from decaymerge.workflow.jobs import CheckpointsJob
+
+    if method not in MERGE_METHODS:
+        raise UserError(f"--method {method} is not known; known: {', '.join(MERGE_METHODS)}")
+    known = MERGE_METHODS[method].parameters
+    given = {key: value for key, value in parameters.items() if value is not None}
+    for key, parameter in known.items():
+        if parameter.default is parameter.empty and key not in given:
+            raise UserError(f"--method {method} needs --{key}, as in --{key} 0.5")
+    for key, value in given.items():
+        if key not in known:
+            takers = [name for name, other in MERGE_METHODS.items() if key in other.parameters]
+            raise UserError(f"--{key} {value:g} goes with --method {' or '.join(takers)}, not with {method}")
     if len(models) < 2:
         raise UserError(f"{models[0]} alone is nothing to merge; give two checkpoints or more")
     if twice := [text for text in models if models.count(text) > 1]:
         raise UserError(f"{twice[0]} is given twice; give different checkpoints")
-    chosen = method if coefficient is None else {"method": method, "coefficient": coefficient}
-    return validate(CheckpointsJob, {"models": models, "base": base, "method": chosen})
+    merging = {"method": method, **given} if given else method
+    return validate(CheckpointsJob, {"models": models, "base": base, "method": merging})
 
 
 def _sources(job: "CheckpointsJob", cache: Path) -> "Sources":

@@ -1,11 +1,11 @@
-"""Commands of the stages that make an experiment's results, each one job of the workflow."""
+"""Commands of the stages, each one job of the workflow: data, training, merging, evaluation, figures."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from decaymerge.cli.arguments import Device, JobSettings, Output
+from decaymerge.cli.arguments import Device, JobSettings, Output, Results
 from decaymerge.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,10 +26,27 @@ def _device(name: str) -> "torch.device":
     return torch.device(name)
 
 
-def _kind_of(device: "torch.device") -> str:
+def _device_name(device: "torch.device") -> str:
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@app.command()
+def fetch(
+    dataset: Annotated[str, typer.Argument(help="A dataset that is fetched, as fashion_mnist.")],
+    destination: Annotated[Path, typer.Argument(help="Folder to put the files into.")],
+    folder: Annotated[Path | None, typer.Option(help="Folder to look into first.")] = None,
+) -> None:
+    """Get real data from the first source that has them, and verify them."""
+    from importlib import import_module
+
+    from decaymerge.config.datasets import FETCHED
+
+    if dataset not in FETCHED:
+        raise UserError(f"dataset {dataset!r} is not fetched; known: {', '.join(FETCHED)}")
+    source = import_module(f"decaymerge.fetch.{dataset}").fetch(destination, folder)
+    print(f"{dataset} from {source}")
 
 
 @app.command()
@@ -39,10 +56,11 @@ def tasks(
     files: Annotated[list[Path] | None, typer.Argument(help="Files of real data.")] = None,
 ) -> None:
     """Make the data of one task."""
-    from decaymerge import jobs, store
+    from decaymerge import store
     from decaymerge import tasks as stage
+    from decaymerge.workflow.jobs import TasksJob
 
-    job = jobs.parse(jobs.TasksJob, settings)
+    job = TasksJob.parse(settings)
     store.write(stage.make(job, files or []), output, job, compress=True)
 
 
@@ -54,24 +72,25 @@ def train(
     device: Device = "cpu",
     restart_every: Annotated[
         float,
-        typer.Option(min=0, help="Seconds between two writes of the state that a killed run goes on from."),
+        typer.Option(min=0, help="Seconds between two writes of the state from which a killed run goes on."),
     ] = 30,
 ) -> None:
-    """Train the networks of one task at one λ; a run that was killed goes on from the state that it has kept."""
+    """Train the networks of one task at one λ; a run that was killed goes on from its last kept state."""
     import torch
 
-    from decaymerge import jobs, store
+    from decaymerge import store
     from decaymerge import train as stage
     from decaymerge.train.restart import RestartFile, identity_of
+    from decaymerge.workflow.jobs import TrainJob
 
     # Weights that decay to nothing would otherwise become denormal numbers, which slow products many times.
     torch.set_flush_denormal(True)
-    job = jobs.parse(jobs.TrainJob, settings)
+    job = TrainJob.parse(settings)
     data = store.read(tasks, "inputs", "labels")
     restart = RestartFile(output, identity_of(job, data), restart_every)
     where = _device(device)
-    made = stage.train(job, data, where, restart).assign_attrs(device=_kind_of(where))
-    store.write(made, output, job)
+    networks = stage.train(job, data, where, restart).assign_attrs(device=_device_name(where))
+    store.write(networks, output, job)
     restart.remove()
 
 
@@ -80,129 +99,76 @@ def merge(
     output: Output,
     networks: Annotated[list[Path], typer.Argument(help="Networks to merge.")],
     settings: JobSettings,
+    tasks: Annotated[
+        list[Path] | None,
+        typer.Option(help="Data of a task, once for each network; only for methods that ask for inputs."),
+    ] = None,
 ) -> None:
     """Merge trained networks by each method."""
-    from decaymerge import jobs, store
     from decaymerge import merge as stage
+    from decaymerge import store
+    from decaymerge.workflow.jobs import MergeJob
 
-    job = jobs.parse(jobs.MergeJob, settings)
-    store.write(stage.merge(job, [store.read(path, "W1", "loss") for path in networks]), output, job)
+    job = MergeJob.parse(settings)
+    own = [store.read(path, "W1", "loss") for path in networks]
+    data = [store.read(path, "inputs") for path in tasks or []]
+    store.write(stage.merge(job, own, data), output, job)
 
 
 @app.command()
 def evaluate(
     output: Output,
     settings: JobSettings,
-    tasks: Annotated[list[Path], typer.Option(help="Data of a task; once for each task of the pair.")],
-    own: Annotated[list[Path], typer.Option(help="Network of a task; once for each task of the pair.")],
+    tasks: Annotated[list[Path], typer.Option(help="Data of a task; once for each task of the merge set.")],
+    own: Annotated[list[Path], typer.Option(help="Network of a task; once for each task of the merge set.")],
     merged: Annotated[Path | None, typer.Option(help="Merged networks.")] = None,
     device: Device = "cpu",
 ) -> None:
     """Evaluate own and merged networks on each task."""
     from decaymerge import evaluate as stage
-    from decaymerge import jobs, store
+    from decaymerge import store
+    from decaymerge.workflow.jobs import EvaluateJob
 
-    job = jobs.parse(jobs.EvaluateJob, settings)
+    job = EvaluateJob.parse(settings)
     data = [store.read(path, "inputs", "labels") for path in tasks]
     networks = [store.read(path, "W1", "loss") for path in own]
     merges = None if merged is None else store.read(merged, "W1", "model")
     where = _device(device)
-    made = stage.evaluate(job, data, networks, merges, where).assign_attrs(device=_kind_of(where))
-    store.write(made, output, job)
+    evaluation = stage.evaluate(job, data, networks, merges, where)
+    store.write(evaluation.assign_attrs(device=_device_name(where)), output, job)
 
 
 @app.command()
-def gather(
-    folder: Annotated[Path, typer.Argument(help="Folder of an experiment's evaluations.")],
-    output: Output,
-    settings: JobSettings,
-) -> None:
+def gather(results: Results, output: Output, settings: JobSettings) -> None:
     """Gather the evaluations of one experiment."""
     from decaymerge import evaluate as stage
-    from decaymerge import jobs, store
+    from decaymerge import store
+    from decaymerge.workflow.jobs import GatherJob
 
-    job = jobs.parse(jobs.GatherJob, settings)
-    store.write(stage.gather(job, folder), output, job)
+    job = GatherJob.parse(settings)
+    store.write(stage.gather(job, results), output, job)
 
 
 @app.command()
 def figures(
-    figure: Annotated[str, typer.Argument(help="Name of the figure.")],
-    output: Annotated[Path, typer.Argument(help="PDF to write; a PNG is written beside it.")],
-    summaries: Annotated[list[Path], typer.Argument(help="Summaries that it shows.")],
+    output: Annotated[
+        Path, typer.Argument(help="PDF to write, with a PNG next to it; Markdown for a table.")
+    ],
+    files: Annotated[list[Path], typer.Argument(help="Summaries, claims or scans that it shows.")],
     settings: JobSettings,
 ) -> None:
     """Draw one figure."""
     from decaymerge import figures as stage
-    from decaymerge import jobs, store
+    from decaymerge import store
+    from decaymerge.config.figures import FIGURES
+    from decaymerge.workflow.jobs import FigureJob
 
-    if figure not in (known := [*stage.FIGURES, *stage.TABLES]):
-        raise UserError(f"figure {figure!r} is not known; known: {', '.join(known)}")
-    job = jobs.parse(jobs.FigureJob, settings)
-    shown = [store.read(path, *stage.NEEDED[figure]) for path in summaries]
-    if len(shown) != len(job.names):
-        raise UserError(f"{figure} shows {', '.join(job.names)}, but {len(shown)} files were given")
-    stage.draw(figure, job, shown, output)
-
-
-@app.command()
-def claims(
-    output: Output,
-    experiment: Annotated[
-        Path | None, typer.Option(help="Folder of an experiment whose claims are checked; needs --settings.")
-    ] = None,
-    settings: Annotated[str | None, typer.Option(help="Settings of this job, as JSON.")] = None,
-    traces: Annotated[
-        list[Path] | None,
-        typer.Option(help="Both sides of each claim along training: written with --experiment, else read."),
-    ] = None,
-    scan: Annotated[list[str] | None, typer.Option(help="NAME=FILE of a scan to check.")] = None,
-    gather: Annotated[list[Path] | None, typer.Option(help="Claims to put together into one table.")] = None,
-) -> None:
-    """Check the paper's claims, or gather and print those that were checked."""
-    from decaymerge import claims as stage
-    from decaymerge import jobs, store
-
-    checks = [found for path in gather or [] for found in stage.read(path)]
-    if experiment is not None:
-        if settings is None or len(traces or []) != 1:
-            raise UserError("--experiment needs --settings, and one file for --traces")
-        job = jobs.parse(jobs.ClaimsJob, settings)
-        found, made = stage.check_experiment(job, experiment)
-        checks += found
-        store.write(made, (traces or [])[0], job)
-    else:
-        checks += stage.check_widths([store.read(path, "claim") for path in traces or []])
-    for entry in scan or []:
-        name, _, path = entry.partition("=")
-        if not path:
-            raise UserError(f"--scan {entry} is not of the form NAME=FILE")
-        checks += stage.check_scan(
-            name, store.read(Path(path), "frobenius_norm", "stable_rank", "rows", "columns")
-        )
-    stage.write(checks, output)
-    print(stage.table(checks))
-
-
-@app.command()
-def report(
-    checked: Annotated[Path, typer.Argument(help="Checks of all claims, JSON.")],
-    output: Annotated[Path, typer.Argument(help="Page to write; pictures go to figures/claims beside it.")],
-    settings: JobSettings,
-    traces: Annotated[
-        list[Path] | None, typer.Option(help="Claims along training, in the job's order.")
-    ] = None,
-) -> None:
-    """Write the page of all claims, and draw a picture of each."""
-    from decaymerge import claims as claims_stage
-    from decaymerge import jobs, store
-    from decaymerge.figures.report import write_report
-
-    job = jobs.parse(jobs.FigureJob, settings)
-    if len(job.names) != len(traces or []):
-        raise UserError(f"{len(traces or [])} traces were given for {len(job.names)} experiments")
-    read = {name: store.read(path, "claim") for name, path in zip(job.names, traces or [], strict=True)}
-    write_report(job, claims_stage.read(checked), read, output)
+    job = FigureJob.parse(settings)
+    if job.figure not in FIGURES:
+        raise UserError(f"figure {job.figure!r} is not known; known: {', '.join(FIGURES)}")
+    if len(files) != len(job.names):
+        raise UserError(f"{job.figure} shows {', '.join(job.names)}, but {len(files)} files were given")
+    stage.draw(job, [store.read(path, *FIGURES[job.figure].needs) for path in files], output)
 
 
 @app.command()
@@ -214,8 +180,9 @@ def overview(
     ] = None,
 ) -> None:
     """Write the page of a run's settings, of its scans' tables, and of where its results come from."""
-    from decaymerge import jobs
-    from decaymerge.config import Config
+    import json
+
+    from decaymerge import config
     from decaymerge.figures.overview import write_overview
 
-    write_overview(jobs.parse(Config, settings), results or [], output)
+    write_overview(config.parse(json.loads(settings)), results or [], output)

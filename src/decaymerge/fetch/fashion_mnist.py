@@ -13,8 +13,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from decaymerge.atomic import atomic_file
 from decaymerge.errors import UserError
-from decaymerge.whole import whole
 
 SHA256 = {
     "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -117,7 +117,7 @@ def fetch(destination: Path, folder: Path | None) -> str:
             reasons.append(f"{source}: {reason}")
             continue
         for name, content in files.items():
-            with whole(destination / name) as temporary:
+            with atomic_file(destination / name) as temporary:
                 temporary.write_bytes(content)
         return source
     raise UserError(

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from decaymerge.config import ScanModel
+from decaymerge.config.scan import ScanModel
 from decaymerge.errors import UserError
 from decaymerge.progress import progress_bar
 

@@ -10,11 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from decaymerge.claims import CLAIMS
-from decaymerge.claims.check import Check, slack_of
+from decaymerge.claims.verdict import Verdict, slack_of
 from decaymerge.figures.style import COLOURS, MARKERS, label_panels, legend_below, panels
 
-PARTS_APART = {"alignment", "identity", "theorem1", "lemma8", "theorem2"}
-"""Claims whose parts are different quantities; of others, the part with the least slack is shown."""
 LINE_STYLES = ["-", "-.", ":", (0, (3, 1, 1, 1, 1, 1))]
 COLUMNS, SHOWN = 4, 8
 SMALLEST = 1e-16
@@ -59,7 +57,7 @@ def _panel(
     measured, bound = (trace[side].transpose(*order).values for side in ("measured", "bound"))
     parts = [str(part) for part in trace.part.values]
     kept = [part for part in range(len(parts)) if not np.isnan(measured[..., part]).all()]
-    if name not in PARTS_APART and len(kept) > 1:  # of several layers, the one with the least slack
+    if not CLAIMS[name].parts_apart and len(kept) > 1:  # of several layers, the one with the least slack
         slack = np.nan_to_num(slack_of(CLAIMS[name].kind, measured, bound), nan=np.inf)
         at = slack.argmin(-1)[..., None]
         measured, bound = (np.take_along_axis(side, at, -1) for side in (measured, bound))
@@ -107,18 +105,18 @@ def _lines(
             ax.plot(steps[~np.isnan(bound).all(0)], middle, color=colour, linestyle="--", linewidth=1)
 
 
-def draw_width(checks: Sequence[Check], traces: Mapping[str, xr.Dataset]) -> Figure:
+def draw_against_width(name: str, verdicts: Sequence[Verdict], traces: Mapping[str, xr.Dataset]) -> Figure:
     """The cross term of the layer-wise sum against the width, one panel for each law that was fitted."""
     figure, axes = panels(
-        len(checks),
-        "layer_sum_width (ours)\ncross term over own output, last step",
+        len(verdicts),
+        f"{name} ({CLAIMS[name].source})\ncross term over own output, last step",
         columns=COLUMNS,
         inches=PANEL_INCHES,
     )
-    for ax, check in zip(axes, checks, strict=True):
+    for ax, verdict in zip(axes, verdicts, strict=True):
         widths, values = [], []
-        for experiment in check.experiment.split(", "):
-            trace = traces[experiment].sel(claim="layer_sum_width", weight_decay=check.weight_decay)
+        for experiment in verdict.experiment.split(", "):
+            trace = traces[experiment].sel(claim=name, weight_decay=verdict.weight_decay)
             widths.append(json.loads(traces[experiment].attrs["settings"])["network"]["hidden"][0])
             values.append(trace.measured.isel(step=-1, part=0).values.ravel())
         rms = np.array([np.sqrt(np.mean(value**2)) for value in values])
@@ -132,18 +130,20 @@ def draw_width(checks: Sequence[Check], traces: Mapping[str, xr.Dataset]) -> Fig
         ax.set(xscale="log", yscale="log", xlabel="width", ylabel="relative cross term")
         ax.set_xticks(widths, [str(width) for width in widths])
         ax.xaxis.set_minor_locator(NullLocator())
-        ax.set_title(f"λ = {check.weight_decay:g}")
+        ax.set_title(f"λ = {verdict.weight_decay:g}")
     label_panels(axes)
     legend_below(figure, axes)
     return figure
 
 
-def draw_scan_claim(name: str, checks: Sequence[Check]) -> Figure:
+def draw_scan_claim(name: str, verdicts: Sequence[Verdict]) -> Figure:
     """What was measured of each model, against the number that decides."""
     figure, (ax,) = panels(1, f"{name}\npoints: measured; line: what decides", inches=(4.5, 2.3))
-    models = [check.experiment.removeprefix("scan/") for check in checks]
-    ax.plot(models, [check.measured or np.nan for check in checks], "o", color=COLOURS[0], label="measured")
-    ax.axhline(checks[0].bound or np.nan, color="black", linestyle="--", label="decides")
+    models = [verdict.experiment.removeprefix("scan/") for verdict in verdicts]
+    ax.plot(
+        models, [verdict.measured or np.nan for verdict in verdicts], "o", color=COLOURS[0], label="measured"
+    )
+    ax.axhline(verdicts[0].bound or np.nan, color="black", linestyle="--", label="decides")
     ax.set_ylim(bottom=0)
     ax.margins(x=0.3)
     legend_below(figure, [ax])

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import xarray as xr
 from matplotlib.figure import Figure
 
-from decaymerge.figures.panels import line_with_band, merged_pair, shared_log_limits
+from decaymerge.figures.captions import describe_sweep
+from decaymerge.figures.panels import line_with_band, merge_of_all, shared_log_limits
 from decaymerge.figures.style import RANGE_OVER_SEEDS, label_panels, legend_below, panels
-from decaymerge.jobs import FigureJob, describe_sweep
+from decaymerge.workflow.jobs import FigureJob
 
 
-def draw_depth(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
+def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
     """Loss of the own networks, loss and error of their sum against the depth, a line for each λ.
 
     Args:
@@ -18,7 +19,7 @@ def draw_depth(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
         summaries: Their summaries, in this order.
     """
     depths = xr.Variable("depth", [experiment.network.depth for experiment in job.experiments])
-    last = [merged_pair(one)[["loss", "error"]].isel(step=-1).mean("task") for one in summaries]
+    last = [merge_of_all(one)[["loss", "error"]].isel(step=-1).mean("task") for one in summaries]
     found = xr.concat(last, depths).sortby("depth")
     figure, axes = panels(
         3, "\n".join([*describe_sweep(job.experiments), RANGE_OVER_SEEDS]), inches=(2.9, 2.8)

@@ -5,30 +5,31 @@ from collections.abc import Sequence
 import xarray as xr
 from matplotlib.figure import Figure
 
+from decaymerge.figures.captions import describe_experiment
 from decaymerge.figures.panels import (
     against_weight_decay,
     gap,
     loss_against_steps,
-    merged_pair,
+    merge_of_all,
     nearest_weight_decay,
     stable_rank_against_steps,
 )
 from decaymerge.figures.style import OVER_SEEDS, label_panels, legend_below, panels
-from decaymerge.jobs import FigureJob, describe_experiment
+from decaymerge.workflow.jobs import FigureJob
 
 TASKS_SHOWN = 2
 
 
-def draw_experiment(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
+def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
     """Loss against steps for the first tasks, loss and gap against λ, stable rank at two λ.
 
     Args:
         job: One experiment.
         summaries: Its summary.
     """
-    summary = merged_pair(summaries[0])
+    summary = merge_of_all(summaries[0])
     (experiment,) = job.experiments
-    shown = nearest_weight_decay(summary, job.settings.weight_decay)
+    shown = nearest_weight_decay(summary, job.drawing.weight_decay)
     least = float(summary.weight_decay.min())
     tasks = summary.task.values[:TASKS_SHOWN]
     merges, depth = summary.sizes["model"] > 1, summary.sizes["layer"]

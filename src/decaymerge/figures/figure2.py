@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import xarray as xr
 from matplotlib.figure import Figure
 
+from decaymerge.figures.captions import describe_experiment
 from decaymerge.figures.panels import against_weight_decay
 from decaymerge.figures.style import OVER_SEEDS, label_panels, panels
-from decaymerge.jobs import FigureJob, describe_experiment
+from decaymerge.workflow.jobs import FigureJob
 
 
-def draw_figure2(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
+def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
     """A column for each labelling function; rows: inverse norm ratio, error, margin error, loss against λ.
 
     Args:
@@ -23,7 +24,7 @@ def draw_figure2(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
     )
     for column, (summary, experiment) in enumerate(zip(summaries, job.experiments, strict=True)):
         (task,) = experiment.named_tasks.values()
-        own = summary.isel(pair=0, task=0)
+        own = summary.isel(merge_set=0, task=0)
         rows = {
             "mean of ‖W‖₂/‖W‖_F": (1 / own.norm_ratio).mean("layer"),
             "error": own.error,

@@ -6,27 +6,28 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from decaymerge.figures.captions import describe_experiment
 from decaymerge.figures.panels import (
     against_weight_decay,
     gap,
     loss_against_steps,
-    merged_pair,
+    merge_of_all,
     nearest_weight_decay,
     stable_rank_against_steps,
 )
 from decaymerge.figures.style import OVER_SEEDS, label_panels, legend_below, panels
-from decaymerge.jobs import FigureJob, describe_experiment
+from decaymerge.workflow.jobs import FigureJob
 
 
-def draw_figure3(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
+def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
     """Loss against steps, gap against λ and stable rank against steps.
 
     Args:
         job: The experiments in the order independent, same inputs, weight decay.
         summaries: Their summaries, in this order. Tasks are alike, so each seed's mean over tasks is shown.
     """
-    independent, same, sweep = (merged_pair(summary).mean("task") for summary in summaries)
-    wanted = job.settings.weight_decay
+    independent, same, sweep = (merge_of_all(summary).mean("task") for summary in summaries)
+    wanted = job.drawing.weight_decay
     shown = [nearest_weight_decay(summary, wanted) for summary in (independent, same, sweep)]
     least = float(sweep.weight_decay.min())
     described = dict.fromkeys(describe_experiment(experiment) for experiment in job.experiments)

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import xarray as xr
 from matplotlib.figure import Figure
 
+from decaymerge.figures.captions import describe_sweep
 from decaymerge.figures.panels import line_with_band, shared_log_limits
 from decaymerge.figures.style import RANGE_OVER_SEEDS, label_panels, legend_below, panels
-from decaymerge.jobs import FigureJob, describe_sweep
+from decaymerge.workflow.jobs import FigureJob
 
 
 def against_task_count(values: xr.DataArray) -> xr.DataArray:
@@ -17,7 +18,7 @@ def against_task_count(values: xr.DataArray) -> xr.DataArray:
     return last.mean("task").assign_coords(pair=tasks.values).rename(pair="tasks").groupby("tasks").mean()
 
 
-def draw_many_tasks(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
+def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
     """A column for each λ; rows: loss and error of the sum and of the own networks against the number of tasks.
 
     Args:

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import xarray as xr
 from matplotlib.figure import Figure
 
-from decaymerge.datasets import GaussianTask
+from decaymerge.config.datasets import GaussianTask
+from decaymerge.figures.captions import describe_experiment
 from decaymerge.figures.style import COLOURS, MARKERS, label_panels, legend_below, panels
-from decaymerge.jobs import FigureJob, describe_experiment
+from decaymerge.workflow.jobs import FigureJob
 
 
-def draw_overlap(job: FigureJob, traces: Sequence[xr.Dataset]) -> Figure:
+def draw(job: FigureJob, traces: Sequence[xr.Dataset]) -> Figure:
     """Mean ‖W'_1 x‖ over the other task's inputs against the overlap, a panel for each λ.
 
     Args:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
-from decaymerge.whole import whole
+from decaymerge.atomic import atomic_file
 
 
 def write_page(template: str, output: Path, **content: object) -> None:
@@ -19,8 +19,8 @@ def write_page(template: str, output: Path, **content: object) -> None:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"number": _number, "slug": lambda status: status.replace(" ", "-")}
-    with whole(output) as temporary:
+    environment.filters |= {"number": _number, "slug": lambda outcome: outcome.replace(" ", "-")}
+    with atomic_file(output) as temporary:
         temporary.write_text(environment.get_template(template).render(content))
 
 

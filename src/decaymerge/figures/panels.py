@@ -18,9 +18,9 @@ def nearest_weight_decay(summary: xr.Dataset, weight_decay: float) -> float:
     return float(summary.weight_decay.sel(weight_decay=weight_decay, method="nearest"))
 
 
-def merged_pair(summary: xr.Dataset) -> xr.Dataset:
-    """The sum of all tasks, or the only pair, without the dimension ``pair``."""
-    return summary.isel(pair=-1)
+def merge_of_all(summary: xr.Dataset) -> xr.Dataset:
+    """The part of a summary about the merge of all tasks, without the dimension ``merge_set``."""
+    return summary.isel(merge_set=-1)
 
 
 def gap(summary: xr.Dataset) -> xr.DataArray:

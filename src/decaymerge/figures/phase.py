@@ -9,9 +9,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from decaymerge.figures.panels import merged_pair
+from decaymerge.figures.captions import describe_sweep
+from decaymerge.figures.panels import merge_of_all
 from decaymerge.figures.style import label_panels, panels
-from decaymerge.jobs import FigureJob, describe_sweep
+from decaymerge.workflow.jobs import FigureJob
 
 FLOOR = 1e-4
 """Losses and gaps below it have the colour of it: they are zero for the eye."""
@@ -19,7 +20,7 @@ FRONTIER = 0.01
 """Error of the sum that the line in the maps is drawn at."""
 
 
-def draw_phase(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
+def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
     """Own loss, loss of the sum, and the gap between them over steps and λ: a row of heat maps for each experiment.
 
     Args:
@@ -35,7 +36,7 @@ def draw_phase(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
     )
     norm = LogNorm(FLOOR, 1.0)
     for row, summary in enumerate(summaries):
-        mean = merged_pair(summary).sel(step=slice(1, None)).mean(("seed", "task"))
+        mean = merge_of_all(summary).sel(step=slice(1, None)).mean(("seed", "task"))
         own, merged = (mean.sel(model=model) for model in ("own", "sum"))
         maps = {
             "own networks": own.loss,

@@ -12,9 +12,9 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from decaymerge.jobs import FigureJob
+from decaymerge.atomic import atomic_file
 from decaymerge.provenance import made_by, provenance
-from decaymerge.whole import whole
+from decaymerge.workflow.jobs import FigureJob
 
 COLOURS = sns.color_palette("colorblind")
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
@@ -78,6 +78,6 @@ def save(figure: Figure, output: Path, job: FigureJob) -> None:
         "png": {"settings": settings, **provenance()},
     }
     for kind, entries in metadata.items():
-        with whole(output.with_suffix(f".{kind}")) as temporary:
-            figure.savefig(temporary, format=kind, dpi=job.settings.dpi, metadata=entries)
+        with atomic_file(output.with_suffix(f".{kind}")) as temporary:
+            figure.savefig(temporary, format=kind, dpi=job.drawing.dpi, metadata=entries)
     plt.close(figure)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from decaymerge import store
 from decaymerge.errors import UserError
-from decaymerge.jobs import ScanJob
 from decaymerge.progress import progress_bar
 from decaymerge.scan.architectures import ROLES, Architecture
 from decaymerge.scan.checkpoint import Checkpoint
@@ -24,6 +23,7 @@ from decaymerge.scan.spectral import (
     singular_values,
     spectral_norm,
 )
+from decaymerge.workflow.jobs import ScanJob
 
 LONG_NAMES = {
     "frobenius_norm": "Frobenius norm",

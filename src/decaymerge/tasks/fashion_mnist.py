@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from decaymerge.datasets import FashionMnistTask
+from decaymerge.config.datasets import FashionMnistTask
 from decaymerge.errors import UserError
 from decaymerge.fetch.fashion_mnist import SHA256
-from decaymerge.jobs import TasksJob
 from decaymerge.tasks.padded import padded
+from decaymerge.workflow.jobs import TasksJob
 
 HEADER_BYTES = {"images": 16, "labels": 8}
 
@@ -40,9 +40,7 @@ def read_idx(path: Path) -> np.ndarray:
     return values.reshape(-1, FashionMnistTask.pixels) if kind == "images" else values
 
 
-def fashion_mnist(
-    job: TasksJob, rng: np.random.Generator, files: Sequence[Path]
-) -> tuple[np.ndarray, np.ndarray]:
+def draw(job: TasksJob, rng: np.random.Generator, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     """Inputs (n, 784 · tasks) and labels (n); classes 0-4 against 5-9.
 
     Task i fills the i-th block of 784 coordinates, and every second task has its labels inverted, so that
@@ -58,8 +56,8 @@ def fashion_mnist(
             "fashion_mnist needs the files train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz"
         )
     images, classes = map(read_idx, files)
-    chosen = rng.choice(len(images), job.settings.samples, replace=False)
-    pixels = images[chosen].astype(np.float64)
+    rows = rng.choice(len(images), job.data.samples, replace=False)
+    pixels = images[rows].astype(np.float64)
     inputs = padded(job, pixels / np.linalg.norm(pixels, axis=1, keepdims=True))
-    labels = np.where(classes[chosen] < 5, 1, -1) * (-1) ** (job.index % 2)
+    labels = np.where(classes[rows] < 5, 1, -1) * (-1) ** (job.index % 2)
     return inputs, labels

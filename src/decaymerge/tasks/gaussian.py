@@ -5,22 +5,22 @@ from pathlib import Path
 
 import numpy as np
 
-from decaymerge.datasets import GaussianTask
+from decaymerge.config.datasets import GaussianTask
 from decaymerge.errors import UserError
-from decaymerge.jobs import TasksJob
+from decaymerge.workflow.jobs import TasksJob
 
 
-def subspace(settings: GaussianTask, index: int, tasks: int) -> np.ndarray:
+def subspace(settings: GaussianTask, index: int, task_count: int) -> np.ndarray:
     """Orthonormal rows, (dimension of the task's subspace, d), that span the inputs of task ``index``.
 
-    For a numeric overlap c the second task's basis is ``c e_j + √(1-c²) e_{j+d/2}`` beside the first's ``e_j``,
+    For a numeric overlap c the second task's basis is ``c e_j + √(1-c²) e_{j+d/2}`` next to the first's ``e_j``,
     so that all principal angles have cosine c.
     """
     identity = np.eye(settings.dim)
     if settings.overlap == "same":
         return identity
     if settings.overlap == "orthogonal":
-        size = settings.dim // tasks
+        size = settings.dim // task_count
         return identity[index * size : (index + 1) * size]
     half = settings.dim // 2
     if index == 0:
@@ -28,13 +28,13 @@ def subspace(settings: GaussianTask, index: int, tasks: int) -> np.ndarray:
     return settings.overlap * identity[:half] + np.sqrt(1 - settings.overlap**2) * identity[half:]
 
 
-def gaussian(job: TasksJob, rng: np.random.Generator, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+def draw(job: TasksJob, rng: np.random.Generator, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     """Inputs (n, d) and labels (n): ``sign⟨v, x⟩`` or its variants, v Gaussian, one for each task and seed."""
-    settings = job.settings
+    settings = job.data
     assert isinstance(settings, GaussianTask)
     if files:
         raise UserError(f"gaussian tasks need no files, but {', '.join(map(str, files))} was given")
-    basis = subspace(settings, job.index, job.tasks)
+    basis = subspace(settings, job.index, job.task_count)
     inputs = rng.standard_normal((settings.samples, len(basis))) @ basis
     inputs /= np.linalg.norm(inputs, axis=1, keepdims=True)
     scores = {

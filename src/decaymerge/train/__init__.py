@@ -6,7 +6,6 @@ import xarray as xr
 from torch import Tensor
 
 from decaymerge.errors import UserError
-from decaymerge.jobs import TrainJob
 from decaymerge.network import initialise
 from decaymerge.seeding import generator
 from decaymerge.train.gd import gradient_descent
@@ -15,8 +14,9 @@ from decaymerge.train.recorder import Recorder
 from decaymerge.train.restart import RestartFile
 from decaymerge.train.sgd import stochastic_gradient_descent
 from decaymerge.train.span import InputSpan
+from decaymerge.workflow.jobs import TrainJob
 
-METHODS = {"gd": gradient_descent, "sgd": stochastic_gradient_descent, "gf": gradient_flow}
+OPTIMISERS = {"gd": gradient_descent, "sgd": stochastic_gradient_descent, "gf": gradient_flow}
 
 
 def train(
@@ -25,15 +25,16 @@ def train(
     """Weights ``W1 … WK (seed, step, out_k, in_k)`` with ``loss`` and ``error (seed, step)`` at the kept steps.
 
     ``W1`` is in parts (see ``store.first_layer_in_span``) where the inputs do not span all coordinates.
-    ``last_step (seed)`` is where a member became stationary, or the last of the run: later rows repeat its state.
-    With ``restart``, the state is kept there from time to time, and a run that was killed goes on from it.
+    ``last_step (seed)`` is the step at which the network of a seed became stationary, or the last step of the run;
+    rows after it repeat its state. With ``restart``, the state is written there from time to time, and a run that
+    was killed continues from it.
 
     Raises:
-        UserError: the loss of a member is not finite, or ends far above where it began.
+        UserError: the loss of a seed is not finite, or ends far above its initial value.
     """
     weights, inputs, labels, record = begin(job, tasks, device, restart)
     with torch.inference_mode():  # autograd's bookkeeping takes a tenth of a step of small networks
-        METHODS[job.method](job, weights, inputs, labels, record)
+        OPTIMISERS[job.optimiser](job, weights, inputs, labels, record)
     return record.dataset()
 
 
@@ -43,12 +44,13 @@ def begin(
     device: torch.device,
     restart: RestartFile | None = None,
     *,
-    whole: bool = False,
+    full_space: bool = False,
 ) -> tuple[list[Tensor], Tensor, Tensor, Recorder]:
-    """What a method of ``METHODS`` takes: weights, inputs and labels, and the recorder of what it finds.
+    """Arguments of a function of ``OPTIMISERS``: weights, inputs, labels, and a recorder of the run.
 
-    The first layer is in the span of its inputs, unless ``whole``; nor in float64, which is for checks, one of them
-    of the identity that makes the span enough; nor to a stationary point, where nothing may be left outside.
+    By default the first layer is trained in coordinates of the span of its inputs. All d coordinates are used if
+    ``full_space`` is set; in float64, because the claims check the very identity that justifies the span; and when
+    training to a stationary point, because the part outside the span must decay too.
     """
     samples = tasks.sizes["sample"]
     if job.batch_size is not None and job.batch_size > samples:
@@ -57,18 +59,18 @@ def begin(
     seeds = tasks.seed.values.tolist()
     inputs = torch.from_numpy(tasks.inputs.values).to(device)
     labels = torch.from_numpy(tasks.labels.values).to(device, dtype)
-    members = [_initial_weights(job, seed, inputs.shape[-1]) for seed in seeds]
-    first, *others = [torch.from_numpy(np.stack(layer)).to(device) for layer in zip(*members, strict=True)]
-    found = restart.found if restart is not None else None
-    basis = None if found is None else torch.from_numpy(found["basis"]).to(device)
-    whole = whole or job.dtype == "float64" or job.stationarity is not None
-    span = InputSpan(inputs, first, whole=whole, basis=basis)
+    networks = [_initial_weights(job, seed, inputs.shape[-1]) for seed in seeds]
+    first, *others = [torch.from_numpy(np.stack(layer)).to(device) for layer in zip(*networks, strict=True)]
+    state = restart.state if restart is not None else None
+    basis = None if state is None else torch.from_numpy(state["basis"]).to(device)
+    full_space = full_space or job.dtype == "float64" or job.stationarity is not None
+    span = InputSpan(inputs, first, full_space=full_space, basis=basis)
     weights = [weight.to(dtype) for weight in (span.coordinates, *others)]
     return weights, span.inputs.to(dtype), labels, Recorder(job, seeds, weights, span, restart)
 
 
 def _initial_weights(job: TrainJob, seed: int, input_dim: int) -> list[np.ndarray]:
-    """Of one member; a fixed outer layer is the same for all tasks, since their networks share it (Corollary 1)."""
+    """W_k of one seed. The networks of all tasks share a fixed outer layer (Corollary 1)."""
     weights = initialise(job.network, input_dim, generator(job.experiment, job.task, seed, "weights"))
     if job.network.fixed_outer_layer:
         shared = initialise(job.network, input_dim, generator(job.experiment, "", seed, "outer layer"))

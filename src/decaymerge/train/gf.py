@@ -6,12 +6,12 @@ from torch import Tensor
 
 from decaymerge.errors import UserError
 from decaymerge.gradient import Gradient
-from decaymerge.jobs import TrainJob
 from decaymerge.network import flatten, unflatten
 from decaymerge.train.recorder import Recorder
+from decaymerge.workflow.jobs import TrainJob
 
 SOLVERS = {"smooth": ("DOP853", 1e-11), "kinked": ("RK23", 1e-4)}
-"""Method and default tolerance; where a flow slides along kinks, a high order only costs steps."""
+"""Method and default tolerance. Where a flow slides along kinks, a high order costs steps and gains nothing."""
 
 
 def gradient_flow(
@@ -19,13 +19,13 @@ def gradient_flow(
 ) -> None:
     """dW_k/dt = -∇_k L(W) - λ W_k, kept at t = step · step_size; arguments as for ``gradient_descent``.
 
-    All members are one system, so they share their step sizes, and a member's result depends on its block to the
-    solver's tolerance. One by one they took as many times longer as there are members.
+    The networks of all seeds are one system and share their step sizes, so a network's result depends on its block
+    to the solver's tolerance. Solving them one by one took as many times longer as there are seeds.
 
     Raises:
         UserError: the solver gives up.
     """
-    import scipy.integrate  # half a second, that other methods need not wait for
+    import scipy.integrate  # it takes half a second, which other optimisers are spared
 
     gradient = Gradient(job.network, weights, inputs, labels, job.loss)
     times = np.array(record.steps) * job.step_size
@@ -36,16 +36,16 @@ def gradient_flow(
         unflatten(flat, weights)
         return -flatten(_descent(job, gradient))
 
-    def keep(step: int, flat: np.ndarray) -> None:
+    def record_at(step: int, flat: np.ndarray) -> None:
         unflatten(flat, weights)
         record(step, weights, gradient.forward())
 
-    # Where the solver stands: θ, its time, and the size of its next step, 0 where it is to choose one.
+    # State of the solver: θ, its time, and the size of its next step (0: the solver chooses).
     flat, clock = torch.from_numpy(flatten(weights)), torch.zeros(2, dtype=torch.float64)
     record.resume(flat, clock)
     start, size = clock.tolist()
     if start == 0:
-        keep(0, flat.numpy())
+        record_at(0, flat.numpy())
     solver = getattr(scipy.integrate, method)(
         velocity,
         start,
@@ -66,7 +66,7 @@ def gradient_flow(
         if passed.size:
             between = solver.dense_output()
             for row in passed:
-                keep(record.steps[row], between(times[row]))
+                record_at(record.steps[row], between(times[row]))
         flat.copy_(torch.from_numpy(solver.y))
         clock.copy_(torch.tensor([solver.t, solver.h_abs]))
         step = int(solver.t / job.step_size)
@@ -77,6 +77,8 @@ def gradient_flow(
 def _descent(job: TrainJob, gradient: Gradient) -> list[Tensor]:
     """∇_k L + λ W_k, and 0 for a layer that is fixed."""
     return [
-        slope.add_(weight, alpha=job.weight_decay) if k < job.network.trained else torch.zeros_like(weight)
+        slope.add_(weight, alpha=job.weight_decay)
+        if k < job.network.trained_layers
+        else torch.zeros_like(weight)
         for k, (slope, weight) in enumerate(zip(gradient(), gradient.weights, strict=True))
     ]

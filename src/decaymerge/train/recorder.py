@@ -1,4 +1,4 @@
-"""What a run keeps: weights and metrics at the kept steps, and when it ended."""
+"""Record of a run: weights and metrics at the kept steps, and the step at which each seed ended."""
 
 import math
 from collections.abc import Sequence
@@ -10,21 +10,21 @@ from torch import Tensor
 
 from decaymerge import measure, store
 from decaymerge.errors import UserError
-from decaymerge.jobs import TrainJob
 from decaymerge.progress import progress_bar
 from decaymerge.train.restart import RestartFile
 from decaymerge.train.span import InputSpan
+from decaymerge.workflow.jobs import TrainJob
 
 REPORT_EVERY = 100
-"""Steps between two looks at the loss, for the progress bar and for divergence; up to it every step is looked at,
-since a step size that is far too large blows up at once."""
+"""Steps between two looks at the loss, for the progress bar and for divergence. Every step up to this one is
+checked, since a step size that is far too large blows up at once."""
 OVERSHOOT, END = 100, 2
-"""A loss above these multiples of where it began is divergence: on the way, and at the last step."""
+"""A loss above these multiples of its initial value is divergence: on the way, and at the last step."""
 
 
-def kept_steps(steps: int, checkpoints: int) -> list[int]:
-    """At most ``checkpoints`` steps, 0 and ``steps`` among them, evenly spaced on a log scale from 1."""
-    spaced = np.geomspace(1, steps, checkpoints - 1) if checkpoints > 2 else [steps]
+def kept_steps(steps: int, count: int) -> list[int]:
+    """At most ``count`` steps, 0 and ``steps`` among them, evenly spaced on a log scale from 1."""
+    spaced = np.geomspace(1, steps, count - 1) if count > 2 else [steps]
     return [0, *np.unique(np.rint(spaced).astype(int)).tolist()]
 
 
@@ -40,7 +40,7 @@ class Recorder:
         restart: RestartFile | None,
     ) -> None:
         self.job, self.seeds, self.span, self.restart = job, seeds, span, restart
-        self.steps = kept_steps(job.steps, job.checkpoints)
+        self.steps = kept_steps(job.steps, job.kept_steps)
         self.row = {step: row for row, step in enumerate(self.steps)}
         shape = (len(seeds), len(self.steps))
         dtype = getattr(np, job.dtype)
@@ -54,26 +54,26 @@ class Recorder:
         self.bar = progress_bar(f"{job.experiment}/{job.task} λ={job.weight_decay:g}", job.steps, "step")
 
     def resume(self, *state: Tensor) -> int:
-        """Bring ``state`` and all that is kept to where a killed run had come, in place.
+        """Restore ``state`` and the record of a run that was killed, in place.
 
         Returns:
-            The step it had come to, before the update of that step; 0 for a new run.
+            The step that it had reached, before the update of that step; 0 for a new run.
         """
-        found = self.restart.found if self.restart is not None else None
-        if found is None:
+        saved = self.restart.state if self.restart is not None else None
+        if saved is None:
             return 0
         for k, tensor in enumerate(state):
-            tensor.copy_(torch.from_numpy(found[f"state.{k}"]))
-        self.coefficients = found.get("coefficients")
+            tensor.copy_(torch.from_numpy(saved[f"state.{k}"]))
+        self.coefficients = saved.get("coefficients")
         for name, array in self._kept().items():
-            array[...] = found[name]
-        step = int(found["step"])
-        self.bar.write(f"going on from step {step}, where a run was killed", self.bar.fp)
+            array[...] = saved[name]
+        step = int(saved["step"])
+        self.bar.write(f"continuing from step {step}, where a run was killed", self.bar.fp)
         self.bar.update(step)
         return step
 
     def save(self, step: int, *state: Tensor) -> None:
-        """Write ``state``, before the update of ``step``, and all that is kept, if it is time to."""
+        """Write ``state``, before the update of ``step``, and the record so far, if it is time to."""
         if self.restart is not None and self.restart.due():
             arrays = {f"state.{k}": tensor.cpu().numpy() for k, tensor in enumerate(state)}
             basis = self.span.basis.cpu().numpy()
@@ -85,15 +85,15 @@ class Recorder:
         arrays |= {"stationary": self.stationary, "last_step": self.last_step}
         return arrays if self.coefficients is None else {**arrays, "coefficients": self.coefficients}
 
-    def looks_at(self, step: int) -> bool:
-        """Whether the state before the update of ``step`` is of interest."""
+    def is_recorded(self, step: int) -> bool:
+        """Whether the state before the update of ``step`` is recorded or checked."""
         return step in self.row or step <= REPORT_EVERY or step % REPORT_EVERY == 0
 
     def __call__(
         self, step: int, weights: Sequence[Tensor], margins: Tensor, coefficients: Tensor | None = None
     ) -> None:
-        """Look at the state before the update of ``step``; the arrays are copied."""
-        if not self.looks_at(step):
+        """Record and check the state before the update of ``step``; arrays are copied."""
+        if not self.is_recorded(step):
             return
         loss = measure.loss(margins, self.job.loss).cpu().numpy()
         if (row := self.row.get(step)) is not None:
@@ -111,10 +111,10 @@ class Recorder:
         margins: Tensor,
         coefficients: Tensor | None,
     ) -> bool:
-        """Keep members that have become ``stationary`` (seed) as they are, for the rest of the run.
+        """Record the networks that have become ``stationary`` (seed) for the rest of the run, unchanged.
 
         Returns:
-            Whether no member is left that runs.
+            Whether all networks are stationary.
         """
         new = self.running & stationary.cpu().numpy()
         if new.any():
@@ -125,7 +125,7 @@ class Recorder:
         return not self.running.any()
 
     def advance(self, step: int) -> None:
-        """Show progress between the steps that are looked at."""
+        """Show progress between the recorded steps."""
         self.bar.update(step - self.bar.n)
 
     def _keep(
@@ -140,15 +140,16 @@ class Recorder:
         self.decay[members, rows] = self._decay(step)
         values = [*weights, measure.loss(margins, self.job.loss), measure.error(margins)]
         for kept, value in zip([*self.weights, self.loss, self.error], values, strict=True):
-            chosen = value.cpu().numpy()[members]
-            kept[members, rows] = chosen if isinstance(rows, int) else chosen[:, None]
+            values_of_members = value.cpu().numpy()[members]
+            single = isinstance(rows, int)
+            kept[members, rows] = values_of_members if single else values_of_members[:, None]
         if coefficients is not None:
             if self.coefficients is None:
                 self.coefficients = np.full(coefficients.shape, np.nan, self.loss.dtype)
             self.coefficients[members] = coefficients.cpu().numpy()[members]
 
     def _decay(self, step: int) -> float:
-        """By which gradient descent has shrunk W_1 outside the span of its inputs."""
+        """Factor by which gradient descent has shrunk W_1 outside the span of its inputs."""
         return (1 - self.job.step_size * self.job.weight_decay) ** step
 
     def _check(self, step: int, loss: np.ndarray) -> None:
@@ -165,10 +166,10 @@ class Recorder:
             )
 
     def dataset(self) -> xr.Dataset:
-        """All that was kept."""
+        """The whole record."""
         self.bar.close()
         kept = store.weights_to_dataset(self.weights, self.seeds, self.steps)
-        if not self.span.whole:
+        if not self.span.is_full:
             basis, outside = (part.cpu().numpy() for part in (self.span.basis, self.span.outside))
             kept = store.first_layer_in_span(kept, basis, self.decay, outside)
         kept = kept.assign(
@@ -180,8 +181,8 @@ class Recorder:
         names = {
             "loss": "training loss",
             "error": "training error",
-            "last_step": "step at which the member became stationary, or the last of the run",
-            "stationary": "whether the residual was below the tolerance (1) or not, or was not asked for (0)",
+            "last_step": "step at which the network became stationary, or the last step of the run",
+            "stationary": "1 if the residual fell below the tolerance, 0 if not or if no tolerance was set",
         }
         if self.coefficients is not None:
             kept["coefficients"] = (("seed", "sample", "out_1"), self.coefficients)

@@ -1,4 +1,4 @@
-"""State of an unfinished run, kept beside its output: a run that was killed goes on from there."""
+"""State of an unfinished run, kept next to its output: a run that was killed continues from it."""
 
 import hashlib
 import sys
@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from decaymerge.atomic import atomic_file
 from decaymerge.errors import UserError
-from decaymerge.jobs import TrainJob
-from decaymerge.whole import whole
+from decaymerge.workflow.jobs import TrainJob
 
 SHARE = 20
-"""Writing the state takes at most about one part in this many of the time: large states are kept less often."""
+"""Writing the state takes at most about one part in this many of the time: large states are written less often."""
 
 
 class RestartFile:
-    """Arrays of a run, written whole or not at all, and taken up only by a run that is the same in all that
-    determines its result.
+    """Arrays of a run, written atomically, and resumed only by a run with the same settings, data, code and
+    libraries.
 
     Args:
         output: File that the run will write; the state lies hidden beside it.
-        identity: Digest of all that determines the result.
+        identity: Digest of everything that determines the result.
         every: Seconds between two writes.
     """
 
@@ -34,8 +34,8 @@ class RestartFile:
         self.path = output.with_name(f".{output.name}.restart")
         self.identity, self.every = identity, every
         self.next = time.monotonic() + every
-        self.found = self._read()
-        """Arrays that a killed run has left; none if there is no such run, or it was another one."""
+        self.state = self._read()
+        """Arrays of a killed run with the same identity, or none."""
 
     def _read(self) -> dict[str, np.ndarray] | None:
         try:
@@ -43,18 +43,18 @@ class RestartFile:
                 if str(file["identity"]) == self.identity:
                     return {name: file[name] for name in file.files}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            pass  # torn by a full disk or a node that went down: such a run starts anew
+            pass  # torn by a full disk or a node that went down: the run starts from the beginning
         return None
 
     def due(self) -> bool:
-        """Whether the state is to be written again."""
+        """Whether it is time to write the state again."""
         return time.monotonic() >= self.next
 
     def write(self, arrays: Mapping[str, Any]) -> None:
-        """Replace what is there; where the disk is full, say so and go on without."""
+        """Replace the file; if the disk is full, warn and go on without it."""
         began = time.monotonic()
         try:
-            with whole(self.path) as temporary, temporary.open("wb") as file:
+            with atomic_file(self.path) as temporary, temporary.open("wb") as file:
                 np.savez(file, identity=np.array(self.identity), **arrays)
         except UserError as error:
             print(f"warning: the state of this run is not kept: {error}", file=sys.stderr)
@@ -62,12 +62,12 @@ class RestartFile:
         self.next = ended + max(self.every, SHARE * (ended - began))
 
     def remove(self) -> None:
-        """The result is written: the state is needed no more."""
+        """Remove the file, as the result is written."""
         self.path.unlink(missing_ok=True)
 
 
 def identity_of(job: TrainJob, tasks: xr.Dataset) -> str:
-    """Digest of all that determines a run: its settings, its data, the code that trains, its libraries."""
+    """Digest of everything that determines a run: its settings, data, training code and libraries."""
     libraries = [version(name) for name in ("torch", "scipy")]
     digest = hashlib.sha256(f"{job.model_dump_json()} {libraries}".encode())
     for name in ("inputs", "labels"):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from decaymerge.gradient import Gradient, descend
-from decaymerge.jobs import TrainJob
 from decaymerge.seeding import generator
 from decaymerge.train.recorder import Recorder
+from decaymerge.workflow.jobs import TrainJob
 
 
 def stochastic_gradient_descent(
@@ -29,21 +29,21 @@ def stochastic_gradient_descent(
     )  # -η ∇L
     first = record.resume(*weights)
     batches = islice(minibatches(job, record.seeds, samples), first, None)
-    keep = 1 - job.step_size * job.weight_decay
+    shrink = 1 - job.step_size * job.weight_decay
     for step in range(first, job.steps):
         record.save(step, *weights)
-        if record.looks_at(step):
+        if record.is_recorded(step):
             record(step, weights, all_samples.forward())
-        chosen = torch.from_numpy(next(batches)).to(inputs.device)
-        rows = chosen.add(offsets).flatten()
+        batch = torch.from_numpy(next(batches)).to(inputs.device)
+        rows = batch.add(offsets).flatten()
         torch.index_select(flat_labels, 0, rows, out=batch_labels.view(-1))
         torch.index_select(flat_inputs, 0, rows, out=batch_inputs.view(-1, dim))
-        descend(weights[: job.network.trained], change(), keep)
+        descend(weights[: job.network.trained_layers], change(), shrink)
     record(job.steps, weights, all_samples.forward())
 
 
 def minibatches(job: TrainJob, seeds: Sequence[int], samples: int) -> Iterator[np.ndarray]:
-    """Indices (seed, batch) without end: each epoch is a random order, from the member's own stream."""
+    """Endless indices (seed, batch): each epoch is a random order, from the stream of the seed."""
     assert job.batch_size is not None
     streams = [generator(job.experiment, job.task, seed, "minibatches") for seed in seeds]
     while True:

@@ -1,0 +1,62 @@
+"""Settings of the merge methods, made from their signatures (``merge`` in the YAML)."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+
+from pydantic import BeforeValidator, create_model
+
+from decaymerge.config.base import Settings, refuse
+from decaymerge.config.numbers import number, shortest
+from decaymerge.merge_methods import MERGE_METHODS, MergeMethod
+
+
+def _model(name: str, method: MergeMethod) -> type[Settings]:
+    """Settings ``{method: name, …}`` with a field for each parameter of the method's function."""
+    fields: dict[str, Any] = {"method": (Literal[name], ...)}
+    for key, parameter in method.parameters.items():
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[key] = (Annotated[parameter.annotation, BeforeValidator(number)], default)
+    title = f"{name.title().replace('_', '')}Merge"
+    return create_model(title, __base__=Settings, __doc__=method.description, **fields)
+
+
+PLAIN = tuple(name for name, method in MERGE_METHODS.items() if method.plain)
+"""Methods that can be given by name alone."""
+MODELS = {name: _model(name, method) for name, method in MERGE_METHODS.items() if method.parameters}
+
+
+def _known_method(value: Any) -> Any:
+    """Report one error for a bad method; pydantic would report one for each member of the union."""
+    name = value.get("method") if isinstance(value, Mapping) else value
+    if name in PLAIN and not isinstance(value, Mapping):
+        return value
+    if name not in MERGE_METHODS:
+        raise refuse(f"a merge method is expected: {', '.join(MERGE_METHODS)}")
+    if name not in MODELS:
+        raise refuse(f"{name} has no parameters; write its name alone")
+    if not isinstance(value, Mapping):
+        keys = ", ".join(f"{key}: …" for key in MERGE_METHODS[name].parameters)
+        raise refuse(f"{name} has parameters; write {{method: {name}, {keys}}}")
+    return value
+
+
+if TYPE_CHECKING:
+    MergeSettings = str | Settings
+else:
+    MergeSettings = Annotated[Union[(Literal[PLAIN], *MODELS.values())], BeforeValidator(_known_method)]
+    """A method by its name, or a mapping of its name and its parameters."""
+
+
+def method_of(merging: MergeSettings) -> tuple[str, dict[str, Any]]:
+    """Name and parameters of a merge."""
+    if isinstance(merging, str):
+        return merging, {}
+    parameters = merging.model_dump()
+    return parameters.pop("method"), parameters
+
+
+def merge_name(merging: MergeSettings) -> str:
+    """Name of a merged network on the ``model`` dimension, such as ``sum`` or ``scaled=0.8``."""
+    name, parameters = method_of(merging)
+    values = [shortest(value) if isinstance(value, float) else str(value) for value in parameters.values()]
+    return f"{name}={','.join(values)}" if values else name

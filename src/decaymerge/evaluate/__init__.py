@@ -1,0 +1,179 @@
+"""Stage ``evaluate``: own and merged networks on every task, at every kept step."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from decaymerge import measure, store
+from decaymerge.errors import UserError
+from decaymerge.evaluate.gap_by_layer import gap_by_layer
+from decaymerge.network import outputs
+from decaymerge.workflow import layout
+from decaymerge.workflow.jobs import EvaluateJob, GatherJob
+
+LONG_NAMES = {
+    "loss": "mean training loss",
+    "error": "classification error",
+    "margin_error": "share of samples with y f(x) below the margin",
+    "frobenius_norm": "Frobenius norm",
+    "spectral_norm": "spectral norm",
+    "norm_ratio": "Frobenius norm over spectral norm",
+    "stable_rank": "squared Frobenius norm over squared spectral norm",
+    "loss_increment": "part of the gap between the loss of the sum and of the own network that a layer brings",
+    "output_increment": "mean absolute change of the output that a layer brings on the way from own network to sum",
+    "cross_term": "the other networks' part of a layer's output over the own part, root mean squares",
+}
+DIMS = ("seed", "step", "model", "task")
+
+
+def evaluate(
+    job: EvaluateJob,
+    data: Sequence[xr.Dataset],
+    own: Sequence[xr.Dataset],
+    merged: xr.Dataset | None,
+    device: torch.device,
+) -> xr.Dataset:
+    """Losses and errors ``(seed, step, model, task)``; norms and ranks with ``layer`` too.
+
+    With ``gap_by_layer``, also the variables of ``gap_by_layer.gap_by_layer`` along ``task``.
+
+    Args:
+        job: Tasks of the merge set, network and margin, and whether to look into the gap.
+        data: Data of each task of the merge set.
+        own: The network trained on each task.
+        merged: Merged networks along ``model``, or none.
+        device: Where to compute.
+
+    Raises:
+        UserError: files are missing, or are not of the same seeds, steps and depth.
+    """
+    _check_files(job, data, own, merged)
+    merged_weights = {}
+    if merged is not None:
+        merged_weights = {
+            str(model): _to_device(merged.sel(model=model), device) for model in merged.model.values
+        }
+    merged_norms = {model: _norms(weights) for model, weights in merged_weights.items()}
+    per_task = [
+        _evaluate_task(job, task, _to_device(network, device), merged_weights, merged_norms)
+        for task, network in zip(data, own, strict=True)
+    ]
+    evaluation = xr.concat(per_task, xr.Variable("task", job.task_names)).assign_coords(
+        seed=own[0].seed.values, step=own[0].step.values, layer=range(1, job.network.depth + 1)
+    )
+    return _with_long_names(evaluation.transpose(*DIMS, ..., "layer"))
+
+
+def _check_files(
+    job: EvaluateJob, data: Sequence[xr.Dataset], own: Sequence[xr.Dataset], merged: xr.Dataset | None
+) -> None:
+    if not len(data) == len(own) == len(job.task_names):
+        raise UserError(
+            f"{len(data)} data and {len(own)} networks were given for the tasks {', '.join(job.task_names)}"
+        )
+    networks = [*own, *([merged] if merged is not None else [])]
+    files = [*data, *networks]
+    if any(not np.array_equal(file.seed, files[0].seed) for file in files):
+        raise UserError(
+            f"the files of {job.merge_set} hold different seeds: {[file.seed.values.tolist() for file in files]}"
+        )
+    if any(not np.array_equal(network.step, own[0].step) for network in networks):
+        raise UserError(
+            f"the networks of {job.merge_set} were kept at different steps:"
+            f" {[network.step.values.tolist() for network in networks]}"
+        )
+    depths = [len(store.weights_of(network)) for network in networks]
+    if set(depths) != {job.network.depth}:
+        raise UserError(
+            f"the networks of {job.merge_set} have {depths} layers, but the settings ask for {job.network.depth}"
+        )
+    if job.gap_by_layer and (merged is None or "sum" not in merged.model.values):
+        raise UserError(f"gap_by_layer: true needs the sum of {job.merge_set}, which was not given")
+
+
+def _evaluate_task(
+    job: EvaluateJob,
+    task: xr.Dataset,
+    own: Sequence[Tensor],
+    merged: Mapping[str, Sequence[Tensor]],
+    merged_norms: Mapping[str, xr.Dataset],
+) -> xr.Dataset:
+    """One task's data through its own network and every merged one, ``(model, seed, step[, layer])``."""
+    inputs = torch.from_numpy(task.inputs.values).to(own[0])  # (seed, sample, d)
+    labels = torch.from_numpy(task.labels.values).to(own[0])  # (seed, sample)
+    models = {"own": own, **merged}
+    norms = {"own": _norms(own), **merged_norms}
+    metrics = [_losses(job, weights, inputs, labels).merge(norms[model]) for model, weights in models.items()]
+    evaluation = xr.concat(metrics, xr.Variable("model", list(models)))
+    if job.gap_by_layer:
+        evaluation = evaluation.merge(gap_by_layer(job, own, merged["sum"], inputs, labels))
+    return evaluation
+
+
+def _losses(job: EvaluateJob, weights: Sequence[Tensor], inputs: Tensor, labels: Tensor) -> xr.Dataset:
+    """Loss and errors ``(seed, step)``."""
+    margins = labels.unsqueeze(1) * outputs(job.network, weights, inputs)  # (seed, step, sample)
+    values = {
+        "loss": measure.loss(margins, job.loss),
+        "error": measure.error(margins),
+        "margin_error": measure.margin_error(margins, job.margin),
+    }
+    return xr.Dataset({name: (("seed", "step"), value.cpu().numpy()) for name, value in values.items()})
+
+
+def _norms(weights: Sequence[Tensor]) -> xr.Dataset:
+    """Norms and ranks ``(seed, step, layer)`` in float64."""
+    frobenius = torch.stack([measure.frobenius_norm(weight) for weight in weights], dim=-1).cpu()
+    spectral = torch.stack([measure.spectral_norm(weight) for weight in weights], dim=-1).cpu()
+    values = {
+        "frobenius_norm": frobenius,
+        "spectral_norm": spectral,
+        "norm_ratio": measure.norm_ratio(frobenius, spectral),
+        "stable_rank": measure.stable_rank(frobenius, spectral),
+    }
+    return xr.Dataset({name: (("seed", "step", "layer"), value.numpy()) for name, value in values.items()})
+
+
+def _to_device(network: xr.Dataset, device: torch.device) -> list[Tensor]:
+    return [torch.from_numpy(weight).to(device) for weight in store.weights_of(network)]
+
+
+def _with_long_names(dataset: xr.Dataset) -> xr.Dataset:
+    return store.describe(dataset, {name: text for name, text in LONG_NAMES.items() if name in dataset})
+
+
+def gather(job: GatherJob, results: Path) -> xr.Dataset:
+    """All evaluations of one experiment, ``(merge_set, weight_decay, seed, step, model, task[, layer])``.
+
+    The variables of ``gap_by_layer`` have no ``model``, as they are about the sum. A merge set has no value for
+    tasks outside it.
+
+    Args:
+        job: The experiment, with its merge sets, λ and blocks.
+        results: Folder of results.
+    """
+
+    def evaluation(merge_set: str, weight_decay: str, block: str) -> xr.Dataset:
+        wildcards = {"merge_set": merge_set, "weight_decay": weight_decay, "block": block}
+        return store.read(layout.path(results, layout.EVALUATED, experiment=job.experiment, **wildcards))
+
+    def concat(parts: list[xr.Dataset], dim: str | xr.Variable) -> xr.Dataset:
+        return xr.concat(parts, dim, join="outer", combine_attrs="drop")
+
+    sweep = xr.Variable("weight_decay", [float(value) for value in job.weight_decay])
+    per_merge_set = [
+        concat(
+            [
+                concat([evaluation(merge_set, value, block) for block in job.blocks], "seed")
+                for value in job.weight_decay
+            ],
+            sweep,
+        )
+        for merge_set in job.merge_sets
+    ]
+    gathered = concat(per_merge_set, xr.Variable("merge_set", job.merge_sets))
+    return _with_long_names(gathered.transpose("merge_set", "weight_decay", *DIMS, ..., "layer"))

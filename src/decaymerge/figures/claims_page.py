@@ -1,0 +1,89 @@
+"""``claims.html``: one self-contained page with every claim, its outcome, its numbers and its picture."""
+
+import base64
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import xarray as xr
+from latex2mathml.converter import convert
+from markupsafe import Markup, escape
+
+from decaymerge.claims import CLAIMS, SCAN_CLAIMS
+from decaymerge.claims.verdict import Verdict
+from decaymerge.figures.claims import draw_against_width, draw_claim, draw_scan_claim
+from decaymerge.figures.page import write_page
+from decaymerge.figures.style import save
+from decaymerge.workflow.jobs import FigureJob
+
+WORKERS = 2
+"""Processes that draw, as many as the rule has threads."""
+KINDS = {"equality": "equality", "upper": "upper bound", "lower": "lower bound"}
+MEANINGS = {
+    "holds": "an equality holds to the stated tolerance, or the measured side stays within the bound.",
+    "not supported": "its assumptions hold as far as they can be measured, and yet the measured side lies outside:"
+    " the claim is contradicted at these settings, not proved false.",
+    "assumption unmet": "the run does not satisfy what the claim assumes; the note says which assumption and by how"
+    " much, and the numbers are shown for what they are.",
+}
+
+
+def write_claims_page(
+    job: FigureJob, verdicts: Sequence[Verdict], traces: Mapping[str, xr.Dataset], output: Path
+) -> None:
+    """Write the page to ``output``, and each claim's picture as PDF and PNG beside it, in ``figures/claims``."""
+    names = [name for name in (*CLAIMS, *SCAN_CLAIMS) if any(verdict.claim == name for verdict in verdicts)]
+    per_claim = {name: [verdict for verdict in verdicts if verdict.claim == name] for name in names}
+    pictures = {name: output.parent / "figures/claims" / f"{name}.pdf" for name in names}
+    with ProcessPoolExecutor(WORKERS, mp_context=get_context("fork")) as pool:
+        drawings = [
+            pool.submit(_draw, name, per_claim[name], _traces_of(name, traces), pictures[name], job)
+            for name in names
+        ]
+        for drawing in drawings:
+            drawing.result()
+    claims = [
+        {
+            "name": name,
+            "source": per_claim[name][0].source,
+            "kind": KINDS[per_claim[name][0].kind],
+            "statement": with_formulas(per_claim[name][0].statement),
+            "assumptions": with_formulas(per_claim[name][0].assumptions),
+            "tried": with_formulas(CLAIMS[name].tried) if name in CLAIMS else "",
+            "counts": Counter(verdict.outcome for verdict in per_claim[name]),
+            "verdicts": per_claim[name],
+            "picture": base64.b64encode(pictures[name].with_suffix(".png").read_bytes()).decode(),
+        }
+        for name in names
+    ]
+    made_by = sorted({verdict.made_by for verdict in verdicts})
+    write_page("claims.html", output, claims=claims, meanings=MEANINGS, made_by=made_by)
+
+
+def _traces_of(name: str, traces: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The part of the traces that is about one claim."""
+    return {
+        experiment: trace[["measured", "bound"]].sel(claim=[name])
+        for experiment, trace in traces.items()
+        if name in trace.claim.values
+    }
+
+
+def _draw(
+    name: str, verdicts: Sequence[Verdict], traces: Mapping[str, xr.Dataset], output: Path, job: FigureJob
+) -> None:
+    if name in SCAN_CLAIMS:
+        figure = draw_scan_claim(name, verdicts)
+    elif CLAIMS[name].against == "width":
+        figure = draw_against_width(name, verdicts, traces)
+    else:
+        figure = draw_claim(name, traces)
+    save(figure, output, job)
+
+
+def with_formulas(text: str) -> Markup:
+    """Text whose parts between dollar signs are LaTeX, as HTML with MathML."""
+    parts = text.split("$")
+    return Markup("").join(Markup(convert(part)) if i % 2 else escape(part) for i, part in enumerate(parts))

@@ -1,0 +1,162 @@
+"""Memory and run time that each stage's job asks a scheduler for, computed from an experiment's settings.
+
+Sizes follow the arrays that a stage holds at its peak; ``tests/test_estimates.py`` compares them with measured
+ones. A result does not depend on them. Throughout, n samples, d inputs, widths d_k, S seeds a job, T kept steps at
+most.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from decaymerge.config.experiment import Experiment
+
+MEGABYTE = 1e6
+TORCH, XARRAY, DRAWING = 400, 150, 350
+"""MB of a process that has imported what it needs, and holds nothing yet; a tenth more than usual, as it varies."""
+SNAKEMAKE = 300
+"""MB of the two Snakemakes that a cluster's node runs around the command, which its scheduler counts."""
+SCIPY = 50
+SPARE = 1.2
+"""What an allocator takes beyond the arrays."""
+STAGES_OF_SOLVER = 20
+"""Vectors of the size of θ that an adaptive Runge-Kutta method keeps."""
+FLOPS = {"float32": 30e9, "float64": 15e9}
+"""A second, of one core at small matrix products."""
+LBFGS = 20_000
+"""Its iterations at most, as in ``train/gd.py``."""
+CLAIMS = 20
+"""Passes through the data of an experiment's claims, in gradients."""
+STEP = 5e-5
+"""Seconds that a layer's kernels take in each step however small they are."""
+START = 5
+"""Minutes for a start on a busy file system, and for a machine slower than expected."""
+
+
+class Estimate(NamedTuple):
+    """What one attempt of a job may use."""
+
+    megabytes: int
+    """Resident memory of the command and the Snakemakes around it, in 10⁶ bytes."""
+    minutes: int
+    """Wall time on one core."""
+
+
+def _estimate(base: float, arrays: float, seconds: float) -> Estimate:
+    return Estimate(round(SNAKEMAKE + base + SPARE * arrays / MEGABYTE), round(START + seconds / 60))
+
+
+class Sizes:
+    """Sizes of one job's arrays, in bytes.
+
+    Attributes:
+        itemsize: Bytes of a number of the network.
+        parameters: Of one network.
+        data: Inputs of one task, float64.
+        loading: Files of real data while they are read.
+        kept: Weights at all kept steps of one task's networks.
+        first_delta: Gradient of each sample with respect to the first layer's output.
+    """
+
+    def __init__(self, experiment: Experiment, seeds: int) -> None:
+        tasks = experiment.named_tasks
+        self.seeds = seeds
+        self.samples = max(task.samples for task in tasks.values())
+        self.loading = max(task.loading_bytes for task in tasks.values())
+        self.dims = [
+            max(task.input_dim(len(tasks)) for task in tasks.values()),
+            *experiment.network.hidden,
+            1,
+        ]
+        self.itemsize = {"float32": 4, "float64": 8}[experiment.training.dtype]
+        layers = [above * below for below, above in itertools.pairwise(self.dims)]
+        self.parameters, self.largest_layer = sum(layers), max(layers)
+        self.steps = min(experiment.training.kept_steps, experiment.training.steps + 1)
+        self.data = self.seeds * self.samples * self.dims[0] * 8
+        self.kept = self.seeds * self.steps * self.parameters * self.itemsize
+        self.first_delta = self.seeds * self.samples * self.dims[1] * self.itemsize
+
+
+def block_sizes(experiment: Experiment) -> Sizes:
+    """Of a job that has a full block of seeds."""
+    return Sizes(experiment, min(experiment.seeds, experiment.seeds_per_job))
+
+
+def tasks(experiment: Experiment) -> Estimate:
+    """Data drawn in float64, stacked, and written."""
+    sizes = block_sizes(experiment)
+    return _estimate(XARRAY + sizes.loading / MEGABYTE, 4 * sizes.data, 0)
+
+
+def train(experiment: Experiment) -> Estimate:
+    """Inputs with their basis, and what is kept; activations are those of a tile, but for the checks' δ_1."""
+    training, sizes = experiment.training, block_sizes(experiment)
+    arrays = 4 * sizes.data + 3 * sizes.first_delta + 1.3 * sizes.kept
+    solver = training.optimiser == "gf" or training.finish is not None
+    state = sizes.seeds * sizes.parameters * sizes.itemsize
+    if solver:
+        arrays += STAGES_OF_SOLVER * state
+    samples = training.batch_size or sizes.samples
+    spanned = sizes.parameters - sizes.dims[1] * max(0, sizes.dims[0] - sizes.samples)
+    flops = 6 * sizes.seeds * samples * spanned / FLOPS[training.dtype]
+    overhead = STEP * len(sizes.dims)
+    steps = training.steps + LBFGS * (training.finish is not None)
+    return _estimate(TORCH + SCIPY * solver, arrays, steps * (flops + overhead))
+
+
+def merge(experiment: Experiment, task_count: int) -> Estimate:
+    """Networks of ``task_count`` tasks; merged ones, apart and together."""
+    sizes = block_sizes(experiment)
+    return _estimate(TORCH, (task_count + 2 * len(experiment.merges)) * sizes.kept, 0)
+
+
+def evaluate(experiment: Experiment, task_count: int) -> Estimate:
+    """Own and merged networks of ``task_count`` tasks, one of them in parts as well, and a layer in float64.
+
+    With ``gap_by_layer``, outputs of the networks between own and sum for one task, and their differences.
+    """
+    sizes, merged = block_sizes(experiment), len(experiment.merges)
+    networks = (task_count + merged + 1) * sizes.kept + 2 * task_count * sizes.data
+    norms = 16 * sizes.seeds * sizes.steps * sizes.largest_layer
+    between = 2 * (experiment.network.depth + 1) * experiment.gap_by_layer
+    rows = sizes.seeds * sizes.steps * sizes.samples
+    flops = 2 * rows * sizes.parameters * task_count * (merged + 1 + between)
+    arrays = networks + max(norms, 5 * between * rows * sizes.itemsize)
+    return _estimate(TORCH, arrays, flops / FLOPS[experiment.training.dtype])
+
+
+def gather(experiment: Experiment) -> Estimate:
+    """The summary, in which every merge set has all tasks, and the evaluations that it is made from."""
+    return _estimate(TORCH, 4 * _summary(experiment), 0)
+
+
+def figure(experiments: Sequence[Experiment]) -> Estimate:
+    """Summaries, and the table of one that is drawn."""
+    return _estimate(DRAWING, 4 * sum(map(_summary, experiments)), 0)
+
+
+def _summary(experiment: Experiment) -> float:
+    sizes = Sizes(experiment, experiment.seeds)
+    rows = len(experiment.merge_sets) * len(experiment.training.weight_decay) * sizes.seeds * sizes.steps
+    tasks, depth = len(experiment.named_tasks), experiment.network.depth
+    of_task = (len(experiment.merges) + 1) * (3 + 4 * depth) + 5 * depth * experiment.gap_by_layer
+    return 8 * rows * tasks * of_task
+
+
+def claims(experiment: Experiment) -> Estimate:
+    """All seeds in float64: weights and gradients along training, activations, and traces of each claim."""
+    sizes = Sizes(experiment, experiment.seeds)
+    tasks = len(experiment.named_tasks)
+    kept = 8 * sizes.seeds * sizes.steps * sizes.parameters
+    hidden = 8 * sizes.seeds * sizes.steps * sizes.samples * sum(sizes.dims[1:])
+    flops = CLAIMS * 6 * sizes.seeds * sizes.steps * sizes.samples * sizes.parameters * tasks
+    seconds = len(experiment.training.weight_decay) * flops / FLOPS["float64"]
+    return _estimate(TORCH + SCIPY, tasks * (4 * kept + 2 * hidden + 2 * sizes.data), seconds)
+
+
+FETCH = Estimate(800, 120)
+SCAN = Estimate(2000, 60)
+"""One matrix is in memory at a time, and settings do not tell how large it is: GPT-J's largest takes 800 MB."""
+VERDICTS = Estimate(800, START)
+"""Of a scan, or gathered."""
+CLAIMS_PAGE = Estimate(1000, 4 * START)
