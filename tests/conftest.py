@@ -1,86 +1,127 @@
-"""Shared fixtures: Snakemake in a folder of its own, the finished smoke run, and the real Fashion-MNIST."""
+"""Shared fixtures: Snakemake on a copy of the checkout, the finished smoke run, a browser, real Fashion-MNIST."""
 
+import atexit
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import xarray as xr
-import yaml
-from playwright.sync_api import Browser, sync_playwright
 
+from builders import smoke_config
+from commands import SnakemakeServer
 from decaymerge import store
 from decaymerge.fetch import fashion_mnist
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 REPOSITORY = Path(__file__).parent.parent
 CACHE = Path(os.environ.setdefault("DECAYMERGE_CACHE", str(REPOSITORY / "resources")))
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures that they use, and keep together what shares a run or a module's fixtures.
+
+    The tests of the smoke run come first: one process makes it, while the others go on with the rest.
+    """
+    of_smoke_run = {item: "smoke" in getattr(item, "fixturenames", ()) for item in items}
+    for item, uses_run in of_smoke_run.items():
+        if uses_run:
+            item.add_marker("workflow")
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+        if config.pluginmanager.hasplugin("xdist"):
+            item.add_marker(pytest.mark.xdist_group("smoke" if uses_run else item.path.stem))
+    items.sort(key=lambda item: not of_smoke_run[item])
+
+
+def copy_checkout(folder: Path) -> None:
+    """Copy the files of the working tree, without what git ignores."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    for name in files.splitlines():
+        if (REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, folder / name)
+
+
+@cache
+def snakemake_server() -> SnakemakeServer:
+    """Snakemake on a copy of the checkout, which tests may edit; the copy goes when this process ends."""
+    folder = tempfile.TemporaryDirectory(prefix="decaymerge-checkout-")
+    atexit.register(folder.cleanup)
+    copy_checkout(Path(folder.name))
+    return SnakemakeServer(Path(folder.name))
 
 
 class Workflow:
     """Snakemake on one configuration in one folder."""
 
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, config: dict[str, Any], server: SnakemakeServer | None = None) -> None:
         self.folder, self.config = folder, config
+        self.server = server or snakemake_server()
 
-    def command(self, *arguments: str) -> list[str]:
-        path = self.folder / "config.yaml"
-        path.write_text(json.dumps(self.config))
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
-        command += ["--workflow-profile", str(REPOSITORY / "profiles/default"), "--configfile", str(path)]
-        return [*command, "--directory", str(self.folder), *arguments]
+    def _arguments(self, *arguments: str) -> list[str]:
+        config, checkout = self.folder / "config.yaml", self.server.checkout
+        config.write_text(json.dumps(self.config))
+        places = ["--snakefile", str(checkout / "Snakefile"), "--directory", str(self.folder)]
+        places += ["--workflow-profile", str(checkout / "profiles/default"), "--configfile", str(config)]
+        return [*places, *arguments]
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+        """Snakemake as a process of its own, for tests that disturb it."""
+        command = [sys.executable, "-m", "snakemake", *self._arguments(*arguments)]
+        return subprocess.Popen(command, cwd=self.folder, env=self.server.environment(), **options)
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = self.command(*arguments)
-        return subprocess.run(command, capture_output=True, text=True, cwd=self.folder, check=False)
+        return self.server(self._arguments(*arguments), self.folder)
 
     def run(self, *arguments: str) -> None:
         done = self.snakemake(*arguments)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def planned(self, *arguments: str) -> Counter[str]:
-        """Number of jobs by rule that a run would start, target rules left out."""
+    def dry_run(self, *arguments: str) -> str:
+        """Output of a dry run."""
         done = self.snakemake("--dry-run", *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
-        text = done.stdout + done.stderr
-        jobs = re.findall(r"^(\w+) +(\d+)$", text, flags=re.MULTILINE)
-        assert jobs or "Nothing to be done" in text, text
-        return Counter({rule: int(count) for rule, count in jobs if rule not in ("total", "all")})
+        return done.stdout + done.stderr
+
+    def planned(self, *arguments: str) -> Counter[str]:
+        """Number of jobs by rule that a run would start, target rules left out."""
+        return jobs_by_rule(self.dry_run(*arguments))
 
     def planned_outputs(self) -> set[str]:
         """Files that a run would write."""
-        done = self.snakemake("--dry-run")
-        commands = re.findall(
-            r"^Shell command: decaymerge \w+ (.*)$", done.stdout + done.stderr, re.MULTILINE
-        )
-        return {word for command in commands for word in command.split() if word.startswith("results/")}
+        return outputs(self.dry_run())
 
 
-def smoke_config() -> dict[str, Any]:
-    config = yaml.safe_load((REPOSITORY / "config/smoke.yaml").read_text())
-    assert isinstance(config, dict)
-    config["scan"]["models"]["tiny_bert"]["source"] = f"path:{REPOSITORY}/tests/data/tiny_bert"
-    return config
+def jobs_by_rule(output: str) -> Counter[str]:
+    """Number of jobs by rule in the output of a dry run, target rules left out."""
+    jobs = re.findall(r"^(\w+) +(\d+)$", output, flags=re.MULTILINE)
+    assert jobs or "Nothing to be done" in output, output
+    return Counter({rule: int(count) for rule, count in jobs if rule not in ("total", "all")})
 
 
-def changed(config: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """The configuration, a copy of its own, with the setting at ``a/b/c`` set."""
-    *parents, last = path.split("/")
-    place = config
-    for parent in parents:
-        place = place[parent]
-    place[last] = value
-    return config
+def outputs(output: str) -> set[str]:
+    """Files that the commands in the output of a dry run would write."""
+    commands = re.findall(r"^Shell command: decaymerge [\w-]+ (.*)$", output, re.MULTILINE)
+    return {word for command in commands for word in command.split() if word.startswith("results/")}
 
 
 def assert_same_results(folder: Path, expected: Path) -> None:
-    """Every tensor, check and table is bit by bit the same, and there is no file too many or too few."""
+    """Every tensor, verdict and table is bit by bit the same, and there is no file too many or too few."""
 
     def results(where: Path) -> set[str]:
         return {str(file.relative_to(where)) for file in (where / "results").rglob("*") if file.is_file()}
@@ -94,9 +135,11 @@ def assert_same_results(folder: Path, expected: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
-    """The smoke configuration, run to its end."""
-    workflow = Workflow(tmp_path_factory.mktemp("smoke"), smoke_config())
+def smoke() -> Workflow:
+    """The smoke configuration, run to its end in ``runs/smoke`` of the copied checkout."""
+    folder = snakemake_server().checkout / "runs/smoke"
+    folder.mkdir(parents=True)
+    workflow = Workflow(folder, smoke_config())
     workflow.run()
     return workflow
 
@@ -109,10 +152,15 @@ def finished(smoke: Workflow) -> Iterator[Workflow]:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    executable = shutil.which("chromium")
-    assert executable, "Chromium is needed to look at pages; on Debian: apt-get install chromium"
+def browser() -> "Iterator[Browser]":
+    """Chromium of the system, or else of playwright."""
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+        places = [shutil.which(name) for name in BROWSERS] + [own if Path(own).exists() else None]
+        executable = next(filter(None, places), None)
+        assert executable, "Chromium is needed to look at pages; on Debian: apt-get install chromium"
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         yield browser
         browser.close()
