@@ -10,8 +10,9 @@ from pydantic import Field, model_validator
 
 from decaymerge.config.base import JsonSchema, Settings, refuse, validate
 from decaymerge.config.datasets import FETCHED
+from decaymerge.config.drawing import Figures
 from decaymerge.config.experiment import Experiment
-from decaymerge.config.figures import FIGURES, Figures, Picture
+from decaymerge.config.figures import FIGURES, Picture
 from decaymerge.config.numbers import Name
 from decaymerge.config.scan import Scan
 
