@@ -179,6 +179,11 @@ class Picture(NamedTuple):
     names: list[str]
 
     @property
+    def reads(self) -> str:
+        """Which files it is drawn from."""
+        return FIGURES[self.figure].reads
+
+    @property
     def caption(self) -> str:
         """Text under it in the report."""
         return FIGURES[self.figure].caption.format(names=", ".join(self.names))
