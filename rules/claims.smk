@@ -104,7 +104,7 @@ rule claims_page:
         "Draw the claims"
     shell:
         "decaymerge claims-page {input.verdicts} {output.page} {params.traces:q} --settings {params.settings:q}"
-        " > {log} 2>&1"
+        " --threads {threads} > {log} 2>&1"
 
 
 rule claims:

@@ -12,6 +12,7 @@ from decaymerge import config as configuration
 from decaymerge.config.base import load
 from decaymerge.config.datasets import FETCHED
 from decaymerge.config.figures import COMPARISONS, Picture
+from decaymerge.config.merging import asks_for_inputs
 from decaymerge.errors import UserError
 from decaymerge.fetch import model as models
 from decaymerge.workflow import estimates, jobs, labels, layout, preflight
