@@ -1,0 +1,1 @@
+"""What the rules and ``make`` need in order to run the workflow."""
