@@ -22,7 +22,7 @@ def run(folder: Path, config: str, arguments: list[str]) -> None:
     except Timeout:
         print(f"make: another run is working in {folder}; wait for it or stop it", file=sys.stderr)
         sys.exit(IN_USE)
-    place = ["--directory", str(folder), "--configfile", config]
+    place = ["--configfile", config, "--directory", str(folder)]
     if any((folder / ".snakemake/locks").glob("*")):
         unlock = [sys.executable, "-m", "snakemake", *place, "--unlock", "--quiet"]
         if code := subprocess.run(unlock, check=False).returncode:
@@ -30,7 +30,8 @@ def run(folder: Path, config: str, arguments: list[str]) -> None:
 
     from snakemake.cli import main  # a second, which a refusal need not wait for
 
-    main([*arguments, *place])
+    sys.argv = ["snakemake", *place, *arguments]  # its messages and reports show it
+    main()
 
 
 if __name__ == "__main__":
