@@ -1,7 +1,7 @@
 """Run Snakemake in a folder in which no other run works: ``python -m decaymerge.workflow.run FOLDER CONFIG ARGS``.
 
 The lock is held by Snakemake's own process and inherited by none of its jobs. It therefore ends with that process,
-however it ends, so that Snakemake's own lock, which a killed run leaves behind, can be taken off safely.
+however it ends, so that Snakemake's own lock, which a killed run leaves behind, can be taken off.
 """
 
 import subprocess
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-IN_USE = 75  # EX_TEMPFAIL of sysexits.h, which `flock --conflict-exit-code` was told as well
+IN_USE = 75  # EX_TEMPFAIL of sysexits.h
 
 
 def run(folder: Path, config: str, arguments: list[str]) -> None:
