@@ -112,7 +112,7 @@ TORCH := torch==2.13.0
 TORCH_INDEX ?= $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),https://download.pytorch.org/whl/cpu)
 answers := -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=5)'
 install_torch = $(1) $(pip_install) $(TORCH) \
-	$$($(1) $(answers) $(TORCH_INDEX)/torch/ 2> /dev/null && echo --index-url $(TORCH_INDEX))
+	$$($(1) $(answers) $(TORCH_INDEX)/torch/ 2> /dev/null && echo --extra-index-url $(TORCH_INDEX))
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
