@@ -1,1 +1,1 @@
-"""What the rules and ``make`` need in order to run the workflow."""
+"""What the workflow and the commands agree on: where files lie, what a job gets and asks for."""
