@@ -72,7 +72,7 @@ browser:
 		|| { echo "make: the tests need Chromium or Chrome; on Debian: apt-get install chromium," \
 			"on macOS: brew install --cask google-chrome" >&2; exit 1; }
 
-# The statements that the README makes of the default run, held against its results.
+# The default run, and the statements of docs/explanation/results.md compared with its results.
 check: default
 	$(BIN)/pytest -m default_run $(ARGS)
 
