@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-PACKAGES = ("decaymerge", "torch", "numpy", "scipy", "xarray", "netCDF4")
+from decaymerge import __version__
+
+PACKAGES = ("torch", "numpy", "scipy", "xarray", "netCDF4")
 CPUS = Path("/proc/cpuinfo")
+"""The processor's model on Linux."""
 
 
 @functools.cache
@@ -20,6 +23,7 @@ def provenance() -> dict[str, str]:
     return {
         "code_revision": revision,
         "code_clean": clean,
+        "decaymerge": __version__,
         **versions,
         "python": platform.python_version(),
         "host": _host(),
@@ -30,7 +34,7 @@ def made_by(attributes: Mapping[str, str] | None = None) -> str:
     """The same in one line, of this process or of a result's attributes."""
     found = provenance() if attributes is None else attributes
     state = {"yes": "clean", "no": "with changes", "unknown": "unknown"}[found["code_clean"]]
-    versions = ", ".join(f"{name} {found[name.lower()]}" for name in PACKAGES[1:])
+    versions = ", ".join(f"{name} {found[name.lower()]}" for name in PACKAGES)
     return (
         f"decaymerge {found['decaymerge']}, revision {found['code_revision'][:12]} ({state}); {versions},"
         f" Python {found['python']}; {found['host']}"
@@ -55,9 +59,17 @@ def _revision() -> tuple[str, str]:
 
 def _host() -> str:
     """Kind of machine, not its name: system, architecture, processor and cores."""
-    processor = platform.processor()
+    parts = [f"{platform.system()} {platform.machine()}", _processor(), f"{os.cpu_count()} cores"]
+    return ", ".join(part for part in parts if part)
+
+
+def _processor() -> str:
+    """Model of the processor as the system names it; Python's own ``platform`` knows at most its family."""
     if CPUS.is_file():
         models = [line for line in CPUS.read_text().splitlines() if line.startswith("model name")]
-        processor = models[0].partition(":")[2].strip() if models else processor
-    parts = [f"{platform.system()} {platform.machine()}", processor, f"{os.cpu_count()} cores"]
-    return ", ".join(part for part in parts if part)
+        if models:
+            return models[0].partition(":")[2].strip()
+    elif platform.system() == "Darwin":
+        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return platform.processor()
