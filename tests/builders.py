@@ -25,6 +25,7 @@ from decaymerge.workflow.jobs import TasksJob, TrainJob
 
 REPOSITORY = Path(__file__).parent.parent
 CPU = torch.device("cpu")
+torch.set_num_threads(1)  # as the workflow's jobs have; several test processes would wait for each other's threads
 RELU = {"activation": "relu", "hidden": [10, 8]}
 BALANCED = {"activation": "linear", "hidden": [8, 8], "initialisation": "balanced"}
 ACTIVATIONS = [("linear", 1.0), ("relu", 1.0), ("relu", 2.0), ("relu", 2.5)]
