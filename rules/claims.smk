@@ -65,15 +65,6 @@ rule gather_claims:
         "decaymerge gather-claims {output} {input.verdicts:q} {params.traces:q} 2>&1 | tee {log}"
 
 
-def claim_labels(wildcards):
-    """What the report says next to a claim's picture, from the verdicts of the finished run."""
-    with open(rules.gather_claims.output[0]) as file:
-        verdicts = [verdict for verdict in json.load(file) if verdict["claim"] == wildcards.claim]
-    outcomes = Counter(verdict["outcome"] for verdict in verdicts)
-    outcome = ", ".join(f"{outcome} {count}" for outcome, count in outcomes.items())
-    return {"claim": wildcards.claim, "source": verdicts[0]["source"], "outcome": outcome}
-
-
 rule claims_page:
     input:
         verdicts=rules.gather_claims.output,
@@ -95,7 +86,9 @@ rule claims_page:
             patterns=["{claim}.png"],
             caption="../report/claim.rst",
             category="Claims",
-            labels=claim_labels,
+            labels=lambda wildcards: labels.claim_labels(
+                Path(rules.gather_claims.output[0]), wildcards.claim
+            ),
         ),
     log:
         "logs/claims/page.log",
@@ -111,7 +104,7 @@ rule claims_page:
         "Draw the claims"
     shell:
         "decaymerge claims-page {input.verdicts} {output.page} {params.traces:q} --settings {params.settings:q}"
-        " > {log} 2>&1"
+        " --threads {threads} > {log} 2>&1"
 
 
 rule claims:

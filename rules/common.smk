@@ -1,10 +1,8 @@
 """What all stages share: the checked configuration, wildcards, and what a job gets and asks for."""
 
-import json
 import os
 import re
 import sys
-from collections import Counter
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -13,10 +11,11 @@ import decaymerge
 from decaymerge import config as configuration
 from decaymerge.config.base import load
 from decaymerge.config.datasets import FETCHED
-from decaymerge.config.figures import COMPARISONS, FIGURES
+from decaymerge.config.figures import COMPARISONS, Picture
+from decaymerge.config.merging import asks_for_inputs
 from decaymerge.errors import UserError
 from decaymerge.fetch import model as models
-from decaymerge.workflow import estimates, jobs, layout, preflight
+from decaymerge.workflow import estimates, jobs, labels, layout, preflight
 
 # Jobs call `decaymerge` by name, also where the environment is not activated.
 shell.prefix(f"export PATH='{Path(sys.executable).parent}':\"$PATH\"; ")
@@ -38,6 +37,7 @@ except UserError as error:
 EXPERIMENTS = CONFIG.experiments
 MODELS = CONFIG.scan.models
 CLAIMED = CONFIG.claimed
+PICTURES = CONFIG.pictures
 
 
 def one_of(values):
@@ -53,7 +53,7 @@ wildcard_constraints:
         value for settings in EXPERIMENTS.values() for value in jobs.weight_decays(settings.training)
     ),
     block=one_of(block for settings in EXPERIMENTS.values() for block in jobs.seed_blocks(settings)),
-    figure=one_of(CONFIG.pictures),
+    figure=one_of(PICTURES),
     model=one_of(MODELS),
     checkpoint="[A-Za-z0-9._=@-]+",
 
@@ -64,6 +64,11 @@ def modules(*names):
     for name in names:
         folder = [file for file in (PACKAGE / name).rglob("*") if file.suffix in (".py", ".html")]
         files += sorted(folder) or [PACKAGE / f"{name}.py"]
+    return shared(files)
+
+
+def shared(files):
+    """Paths that are the same for every run, also where the workflow is a module with a prefix."""
     return [local(str(file)) for file in files]
 
 
@@ -88,7 +93,7 @@ def asks(estimate):
         if isinstance(estimate, estimates.Estimate):
             return estimate
         if "figure" in wildcards.keys():
-            names = CONFIG.pictures[wildcards.figure].names
+            names = PICTURES[wildcards.figure].names
             return estimate([EXPERIMENTS[name] for name in names if name in EXPERIMENTS])
         experiment = EXPERIMENTS[wildcards.experiment]
         if "merge_set" in wildcards.keys():

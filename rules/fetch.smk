@@ -6,7 +6,7 @@ for dataset, files in FETCHED.items():
         name:
             f"fetch_{dataset}"
         output:
-            [local(str(RESOURCES / dataset / file)) for file in files],
+            shared(RESOURCES / dataset / file for file in files),
         log:
             f"logs/fetch/{dataset}.log",
         benchmark:
@@ -34,7 +34,7 @@ CHECKPOINTS = {
 
 rule fetch_model:
     output:
-        local(str(RESOURCES / "models/{checkpoint}" / models.MANIFEST)),
+        shared([RESOURCES / "models/{checkpoint}" / models.MANIFEST]),
     log:
         "logs/fetch/{checkpoint}.log",
     benchmark:

@@ -1,33 +1,19 @@
 """Pictures. One rule draws every figure; which there are, and what each shows, is in ``config/figures.py``."""
 
-
-def title_of(figure):
-    """Name of a figure as a reader knows it, such as ``Figure 2``."""
-    return re.sub(r"^(figure|table)(?=\d)", r"\1 ", figure).replace("_", " ").capitalize()
-
-
-def figure_files(wildcards):
-    """The summaries, claims or scans that a figure is drawn from."""
-    figure, names = CONFIG.pictures[wildcards.figure]
-    place = {
-        "summary": rules.gather.output,
-        "claims": rules.check_claims.output.traces,
-        "scan": rules.scan_model.output,
-    }[FIGURES[figure].reads]
-    return [file for name in names for file in expand(place, experiment=name, model=name)]
-
-
-def figure_labels(wildcards):
-    """What the report's list says of a figure."""
-    return {
-        "figure": title_of(wildcards.figure),
-        "shows": FIGURES[CONFIG.pictures[wildcards.figure].figure].shows,
-    }
+SOURCES = {
+    "summary": rules.gather.output,
+    "claims": rules.check_claims.output.traces,
+    "scan": rules.scan_model.output,
+}
 
 
 rule draw:
     input:
-        files=figure_files,
+        files=lambda wildcards: [
+            file
+            for name in PICTURES[wildcards.figure].names
+            for file in expand(SOURCES[PICTURES[wildcards.figure].reads], experiment=name, model=name)
+        ],
         code=modules("figures", "store"),
     output:
         pdf=layout.result(layout.FIGURE, ".pdf"),
@@ -35,7 +21,7 @@ rule draw:
             layout.result(layout.FIGURE, ".png"),
             caption="../report/figure.rst",
             category="Figures",
-            labels=figure_labels,
+            labels=lambda wildcards: labels.figure_labels(wildcards.figure, PICTURES[wildcards.figure]),
         ),
     log:
         layout.log(layout.FIGURE),
@@ -45,7 +31,7 @@ rule draw:
         **asks(estimates.figure),
     params:
         settings=settings(jobs.FigureJob),
-        caption=lambda wildcards: CONFIG.pictures[wildcards.figure].caption,
+        caption=lambda wildcards: PICTURES[wildcards.figure].caption,
     message:
         "Draw {wildcards.figure}"
     shell:
@@ -61,7 +47,7 @@ rule table1:
             "results/figures/table1.md",
             caption="../report/figure.rst",
             category="Figures",
-            labels={"figure": title_of("table1"), "shows": FIGURES["table1"].shows},
+            labels=labels.figure_labels("table1", Picture("table1", list(MODELS))),
         ),
     log:
         "logs/figures/table1.log",
@@ -71,35 +57,33 @@ rule table1:
         **asks(estimates.figure([])),
     params:
         settings=jobs.FigureJob.of(CONFIG, "table1").model_dump_json(),
-        caption=FIGURES["table1"].caption,
+        caption=Picture("table1", list(MODELS)).caption,
     message:
         "Write Table 1"
     shell:
         "decaymerge figures {output} {input.scans} --settings {params.settings:q} > {log} 2>&1"
 
 
-PICTURES = {name: expand(f"results/figures/{name}.{{kind}}", kind=["pdf", "png"]) for name in CONFIG.pictures}
+DRAWN = {name: expand(rules.draw.output, figure=name) for name in PICTURES}
 if MODELS:
-    PICTURES["figure1"] = [
-        *rules.table1.output,
-        *(file for name, files in PICTURES.items() if name.startswith("figure1") for file in files),
-    ]
+    DRAWN["figure1"] += rules.table1.output
+    DRAWN["figure1"] += expand(rules.draw.output, figure=[f"figure1_{name}" for name in MODELS])
 
 # A target of its own for each figure of the paper and of several experiments.
 for name in [*COMPARISONS, "figure1", "fashion_mnist"]:
-    if name in PICTURES:
+    if name in DRAWN:
 
         rule:
             name:
                 name
             input:
-                PICTURES[name],
+                DRAWN[name],
             message:
-                f"{title_of(name)} is results/figures/{name}.pdf"
+                f"{labels.title_of(name)} is results/figures/{name}.pdf"
 
 
 rule figures:
     input:
-        PICTURES.values(),
+        DRAWN.values(),
     message:
         "All figures are in results/figures"

@@ -4,6 +4,11 @@
 rule merge:
     input:
         own=of_tasks(rules.train.output),
+        tasks=lambda wildcards: (
+            of_tasks(rules.tasks.output)(wildcards)
+            if asks_for_inputs(EXPERIMENTS[wildcards.experiment].merges)
+            else []
+        ),
         code=modules("merge", "merge_methods", "store"),
     output:
         weights(layout.result(layout.MERGED)),
@@ -15,7 +20,8 @@ rule merge:
         **asks(estimates.merge),
     params:
         settings=settings(jobs.MergeJob),
+        tasks=lambda wildcards, input: [f"--tasks={path}" for path in input.get("tasks")],
     message:
         "Merge {wildcards.experiment}/{wildcards.merge_set} at λ = {wildcards.weight_decay}, seeds {wildcards.block}"
     shell:
-        "decaymerge merge {output} {input.own} --settings {params.settings:q} > {log} 2>&1"
+        "decaymerge merge {output} {input.own} {params.tasks:q} --settings {params.settings:q} > {log} 2>&1"

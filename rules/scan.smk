@@ -1,18 +1,9 @@
 """Norms and stable ranks of transformers."""
 
 
-def checkpoint_files(wildcards):
-    """The manifest of a fetched checkpoint, or the files of one in a folder."""
-    folder = models.folder_of(MODELS[wildcards.model], RESOURCES)
-    if folder.name in CHECKPOINTS:
-        return local(str(folder / models.MANIFEST))
-    files = [folder] if folder.is_file() else sorted(file for file in folder.iterdir() if file.is_file())
-    return [local(str(file)) for file in files]
-
-
 rule scan_model:
     input:
-        checkpoint=checkpoint_files,
+        checkpoint=lambda wildcards: shared(models.files_of(MODELS[wildcards.model], RESOURCES)),
         code=modules("scan", "store"),
     output:
         layout.result(layout.SCAN),

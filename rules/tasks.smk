@@ -3,10 +3,9 @@
 
 rule tasks:
     input:
-        data=lambda wildcards: [
-            local(str(file))
-            for file in EXPERIMENTS[wildcards.experiment].named_tasks[wildcards.task].files(RESOURCES)
-        ],
+        data=lambda wildcards: shared(
+            EXPERIMENTS[wildcards.experiment].named_tasks[wildcards.task].files(RESOURCES)
+        ),
         code=modules("tasks", "fetch", "seeding", "store"),
     output:
         layout.result(layout.TASKS),

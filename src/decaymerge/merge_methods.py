@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Coefficient = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
-REQUESTS = frozenset({"base", "own_inputs", "merged_inputs"})
+INPUTS = frozenset({"own_inputs", "merged_inputs"})
+REQUESTS = INPUTS | {"base"}
 """Keyword parameters that the driver supplies."""
 
 

@@ -67,6 +67,7 @@ def claims_page(
     output: Annotated[Path, typer.Argument(help="Page to write; pictures go to figures/claims next to it.")],
     settings: JobSettings,
     traces: Traces = None,
+    threads: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = 1,
 ) -> None:
     """Write the page of all claims, and draw a picture of each."""
     from decaymerge import claims, store
@@ -77,4 +78,4 @@ def claims_page(
     if len(job.names) != len(traces or []):
         raise UserError(f"{len(traces or [])} traces were given for {len(job.names)} experiments")
     sides = {name: store.read(path, "claim") for name, path in zip(job.names, traces or [], strict=True)}
-    write_claims_page(job, claims.read(verdicts), sides, output)
+    write_claims_page(job, claims.read(verdicts), sides, output, threads)

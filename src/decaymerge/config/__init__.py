@@ -4,14 +4,16 @@ One module describes each part of the YAML. ``config/schema.json`` is generated 
 Each stage's job gets only the part that it needs, see ``workflow/jobs.py``. Unknown keys are errors.
 """
 
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from decaymerge.config.base import JsonSchema, Settings, refuse, validate
 from decaymerge.config.datasets import FETCHED
+from decaymerge.config.drawing import Figures
 from decaymerge.config.experiment import Experiment
-from decaymerge.config.figures import FIGURES, Figures, Picture
+from decaymerge.config.figures import FIGURES, Picture
 from decaymerge.config.numbers import Name
 from decaymerge.config.scan import Scan
 
@@ -64,12 +66,12 @@ class Config(Settings):
                 raise refuse(f"{setting}: {wrong}")
         return self
 
-    @property
+    @cached_property
     def claimed(self) -> list[str]:
         """Experiments whose claims are checked: equalities and bounds need the precision of float64."""
         return [name for name, one in self.experiments.items() if one.training.dtype == "float64"]
 
-    @property
+    @cached_property
     def comparisons(self) -> dict[str, list[str]]:
         """Experiments of each figure that shows several, of those figures that are drawn."""
         defaults = {
@@ -82,7 +84,7 @@ class Config(Settings):
         named = defaults | self.figures.experiments
         return {figure: named[figure] for figure in FIGURES if figure in named}
 
-    @property
+    @cached_property
     def summarised(self) -> list[str]:
         """Experiments that a figure shows by their summary; others are there for their claims."""
         compared = [name for names in self.comparisons.values() for name in names]
@@ -95,7 +97,7 @@ class Config(Settings):
         alone = [name for name in self.experiments if name not in {*compared, *self.claimed}]
         return list(dict.fromkeys([*by_summary, *alone]))
 
-    @property
+    @cached_property
     def pictures(self) -> dict[str, Picture]:
         """Every figure of the run by the name of its file; an experiment that no other figure shows has its own."""
         pictures = {figure: Picture(figure, names) for figure, names in self.comparisons.items()}

@@ -11,6 +11,9 @@ from decaymerge.config.datasets import GaussianTask, NamedTasks, TaskSettings, t
 from decaymerge.config.merging import MergeSettings, merge_name
 from decaymerge.config.numbers import Count, Loss, Number, PositiveNumber, Size, WeightDecay, Whole
 
+LBFGS_ITERATIONS = 20_000
+"""Iterations of ``finish: lbfgs`` at most."""
+
 
 class Network(Settings):
     """Homogeneous network without biases, scalar output: f(x) = W_K σ(W_{K-1} … σ(W_1 x))."""

@@ -1,19 +1,15 @@
-"""Which figures there are, what each shows, and how they are drawn (``figures`` in the YAML).
+"""The table of all figures: which there are, and what each shows.
 
 A figure is a row of ``FIGURES`` and a file ``figures/{name}.py`` with a function ``draw``.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from pydantic import Field
-
-from decaymerge.config.base import Settings
 from decaymerge.config.datasets import GaussianTask
 from decaymerge.config.experiment import Experiment
 from decaymerge.config.merging import merge_name
-from decaymerge.config.numbers import Name, WeightDecay, Whole
 
 Experiments = Mapping[str, Experiment]
 
@@ -183,35 +179,11 @@ class Picture(NamedTuple):
     names: list[str]
 
     @property
+    def reads(self) -> str:
+        """Which files it is drawn from."""
+        return FIGURES[self.figure].reads
+
+    @property
     def caption(self) -> str:
         """Text under it in the report."""
         return FIGURES[self.figure].caption.format(names=", ".join(self.names))
-
-
-class Drawing(Settings):
-    """How all figures are drawn."""
-
-    weight_decay: WeightDecay = 1e-3
-    """λ of the panels that show a single one; the nearest of an experiment's own is taken."""
-    dpi: Annotated[Whole, Field(ge=50, le=1200)] = 200
-    """Resolution of the PNG; the PDF is vector."""
-
-
-class Figures(Drawing):
-    """What figures show and how they are written. Nothing here retrains."""
-
-    renamed_keys: ClassVar = {
-        name: f"experiments: {{{name}: [names]}}"
-        for name in ("figure2", "figure3", "overlap", "many_tasks", "depth", "phase")
-    } | {"layers": "experiments: {gap_by_layer: [names]}"}
-
-    experiments: dict[Literal[COMPARISONS], Annotated[list[Name], Field(min_length=1)]] = Field(  # type: ignore[valid-type]
-        default_factory=dict
-    )
-    """The experiments that a figure of several shows, in the order of its panels. ``figure3`` and ``figure2`` show
-    ``[independent, same_inputs, weight_decay]`` and ``[labels_linear, labels_quadratic]`` if left out."""
-
-    @property
-    def drawing(self) -> Drawing:
-        """How figures are drawn, without the experiments that they show."""
-        return Drawing(**{name: getattr(self, name) for name in Drawing.model_fields})

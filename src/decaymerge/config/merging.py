@@ -1,13 +1,13 @@
 """Settings of the merge methods, made from their signatures (``merge`` in the YAML)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import BeforeValidator, create_model
 
 from decaymerge.config.base import Settings, refuse
 from decaymerge.config.numbers import number, shortest
-from decaymerge.merge_methods import MERGE_METHODS, MergeMethod
+from decaymerge.merge_methods import INPUTS, MERGE_METHODS, MergeMethod
 
 
 def _model(name: str, method: MergeMethod) -> type[Settings]:
@@ -60,3 +60,9 @@ def merge_name(merging: MergeSettings) -> str:
     name, parameters = method_of(merging)
     values = [shortest(value) if isinstance(value, float) else str(value) for value in parameters.values()]
     return f"{name}={','.join(values)}" if values else name
+
+
+def asks_for_inputs(merges: Iterable[MergeSettings]) -> bool:
+    """Whether one of the merges needs the tasks' data."""
+    needs = [MERGE_METHODS[method_of(merging)[0]].needs for merging in merges]
+    return any(need & INPUTS for need in needs)

@@ -50,6 +50,14 @@ def folder_of(model: ScanModel, cache: Path) -> Path:
     return cache / "models" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
+def files_of(model: ScanModel, cache: Path) -> list[Path]:
+    """Files of a checkpoint on the disk: its manifest where it is fetched, all of a folder, or the file itself."""
+    folder = folder_of(model, cache)
+    if not model.sources[0].startswith("path:"):
+        return [folder / MANIFEST]
+    return [folder] if folder.is_file() else sorted(file for file in folder.iterdir() if file.is_file())
+
+
 def fetch_model(model: ScanModel, cache: Path) -> Path:
     """Put a checkpoint into the cache, unless it is there, and return its folder.
 

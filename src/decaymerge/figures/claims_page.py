@@ -18,8 +18,6 @@ from decaymerge.figures.page import write_page
 from decaymerge.figures.style import save
 from decaymerge.workflow.jobs import FigureJob
 
-WORKERS = 2
-"""Processes that draw, as many as the rule has threads."""
 KINDS = {"equality": "equality", "upper": "upper bound", "lower": "lower bound"}
 MEANINGS = {
     "holds": "an equality holds to the stated tolerance, or the measured side stays within the bound.",
@@ -31,13 +29,17 @@ MEANINGS = {
 
 
 def write_claims_page(
-    job: FigureJob, verdicts: Sequence[Verdict], traces: Mapping[str, xr.Dataset], output: Path
+    job: FigureJob,
+    verdicts: Sequence[Verdict],
+    traces: Mapping[str, xr.Dataset],
+    output: Path,
+    threads: int = 1,
 ) -> None:
-    """Write the page to ``output``, and each claim's picture as PDF and PNG beside it, in ``figures/claims``."""
+    """Write the page to ``output``, and each claim's picture as PDF and PNG next to it, in ``figures/claims``."""
     names = [name for name in (*CLAIMS, *SCAN_CLAIMS) if any(verdict.claim == name for verdict in verdicts)]
     per_claim = {name: [verdict for verdict in verdicts if verdict.claim == name] for name in names}
     pictures = {name: output.parent / "figures/claims" / f"{name}.pdf" for name in names}
-    with ProcessPoolExecutor(WORKERS, mp_context=get_context("fork")) as pool:
+    with ProcessPoolExecutor(threads, mp_context=get_context("fork")) as pool:
         drawings = [
             pool.submit(_draw, name, per_claim[name], _traces_of(name, traces), pictures[name], job)
             for name in names

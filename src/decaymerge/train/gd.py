@@ -6,12 +6,13 @@ import numpy as np
 from torch import Tensor
 
 from decaymerge import measure
+from decaymerge.config.experiment import LBFGS_ITERATIONS
 from decaymerge.gradient import Gradient, descend, relative_residual
 from decaymerge.network import flatten, unflatten
 from decaymerge.train.recorder import REPORT_EVERY, Recorder
 from decaymerge.workflow.jobs import TrainJob
 
-LBFGS = {"maxiter": 20_000, "maxfun": 50_000, "maxcor": 30, "ftol": 0, "gtol": 1e-12}
+LBFGS = {"maxiter": LBFGS_ITERATIONS, "maxfun": 50_000, "maxcor": 30, "ftol": 0, "gtol": 1e-12}
 """L-BFGS ends where float64 allows no further descent."""
 
 

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from decaymerge.config.experiment import Experiment
+from decaymerge.config.experiment import LBFGS_ITERATIONS, Experiment
 
 MEGABYTE = 1e6
 TORCH, XARRAY, DRAWING = 400, 150, 350
@@ -23,8 +23,6 @@ STAGES_OF_SOLVER = 20
 """Vectors of the size of θ that an adaptive Runge-Kutta method keeps."""
 FLOPS = {"float32": 30e9, "float64": 15e9}
 """A second, of one core at small matrix products."""
-LBFGS = 20_000
-"""Its iterations at most, as in ``train/gd.py``."""
 CLAIMS = 20
 """Passes through the data of an experiment's claims, in gradients."""
 STEP = 5e-5
@@ -100,7 +98,7 @@ def train(experiment: Experiment) -> Estimate:
     spanned = sizes.parameters - sizes.dims[1] * max(0, sizes.dims[0] - sizes.samples)
     flops = 6 * sizes.seeds * samples * spanned / FLOPS[training.dtype]
     overhead = STEP * len(sizes.dims)
-    steps = training.steps + LBFGS * (training.finish is not None)
+    steps = training.steps + LBFGS_ITERATIONS * (training.finish is not None)
     return _estimate(TORCH + SCIPY * solver, arrays, steps * (flops + overhead))
 
 

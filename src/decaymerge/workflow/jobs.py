@@ -11,8 +11,8 @@ from pydantic import Field, ValidationError, model_validator
 from decaymerge.config import Config
 from decaymerge.config.base import Settings, refuse
 from decaymerge.config.datasets import TaskSettings
+from decaymerge.config.drawing import Drawing
 from decaymerge.config.experiment import Experiment, Network, Optimisation, Training
-from decaymerge.config.figures import Drawing
 from decaymerge.config.merging import MergeSettings
 from decaymerge.config.numbers import Loss, PositiveNumber, Size, WeightDecay, shortest
 from decaymerge.errors import UserError
