@@ -16,7 +16,8 @@ from torch import Tensor
 
 from builders import CPU, RELU, data_and_networks, trained
 from commands import decaymerge
-from decaymerge.config import merging
+from decaymerge import config
+from decaymerge.config import Config, merging
 from decaymerge.config.experiment import Network
 from decaymerge.errors import UserError
 from decaymerge.evaluate import evaluate
@@ -37,6 +38,13 @@ def evaluate_job(names: list[str], **settings: Any) -> EvaluateJob:
     return EvaluateJob.model_validate(base | {"loss": "logistic", "margin": 1.0} | settings)
 
 
+def config_of(*methods: Any) -> Config:
+    task = {"dataset": "gaussian", "dim": 12, "samples": 50}
+    training = {"step_size": 0.5, "steps": 200, "weight_decay": [1e-3]}
+    experiment = {"tasks": task, "network": RELU, "training": training, "seeds": 2}
+    return config.parse({"experiments": {"x": experiment | {"merge": list(methods)}}})
+
+
 @pytest.fixture(scope="module")
 def data() -> list[xr.Dataset]:
     return data_and_networks(3)[0]
@@ -55,6 +63,12 @@ def test_methods(networks: list[xr.Dataset]) -> None:
     for model, factor in (("sum", 1), ("average", 0.5), ("scaled=0.7", 0.7)):
         np.testing.assert_allclose(merged.W2.sel(model=model), factor * total, rtol=1e-6)
     assert merged.W1.dtype == np.float32
+
+
+def test_methods_with_parameters_reach_a_job_from_the_configuration() -> None:
+    job = MergeJob.of(config_of(SCALED), "x", "a+b", "0.001", "0-1")
+    assert MergeJob.parse(job.model_dump_json()) == job
+    assert [merging.method_of(method) for method in job.methods] == [("scaled", {"coefficient": 0.7})]
 
 
 def test_sum_of_all_and_of_one(networks: list[xr.Dataset]) -> None:
@@ -213,7 +227,7 @@ def test_a_method_follows_into_the_configuration_its_schema_and_the_command_line
     content, _, usage = output.partition("\n")
     answers, schema = json.loads(content).values()
     assert answers[:4] == ["trimmed=0.2,True", "trimmed=0.2,False", "halved", "halved=0.25"]
-    assert answers[4].startswith("experiments.x.merge[0].share = 2: Input should be less than or equal to 1")
+    assert answers[4] == "experiments.x.merge[0].share = 2: Input should be less than or equal to 1"
     assert answers[5].endswith("trimmed has parameters; write {method: trimmed, share: …, largest: …}")
     assert schema["description"] == "The largest changes of the base." and schema["required"] == [
         "method",
