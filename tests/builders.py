@@ -25,7 +25,9 @@ from decaymerge.workflow.jobs import TasksJob, TrainJob
 
 REPOSITORY = Path(__file__).parent.parent
 CPU = torch.device("cpu")
-torch.set_num_threads(1)  # as the workflow's jobs have; several test processes would wait for each other's threads
+torch.set_num_threads(
+    1
+)  # as the workflow's jobs have; several test processes would wait for each other's threads
 RELU = {"activation": "relu", "hidden": [10, 8]}
 BALANCED = {"activation": "linear", "hidden": [8, 8], "initialisation": "balanced"}
 ACTIVATIONS = [("linear", 1.0), ("relu", 1.0), ("relu", 2.0), ("relu", 2.5)]
@@ -52,9 +54,7 @@ def changed(config: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return config
 
 
-def gaussian_job(
-    index: int = 0, seeds: Sequence[int] = (0, 1), count: int = 2, **settings: Any
-) -> TasksJob:
+def gaussian_job(index: int = 0, seeds: Sequence[int] = (0, 1), count: int = 2, **settings: Any) -> TasksJob:
     """Data of task ``index`` of ``count``: 50 samples in 12 dimensions."""
     task = GaussianTask.model_validate({"dataset": "gaussian", "dim": 12, "samples": 50} | settings)
     return TasksJob(
