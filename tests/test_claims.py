@@ -16,55 +16,58 @@ from decaymerge.scan.architectures import ROLES
 def good_scan() -> xr.Dataset:
     norms = {"Q": 10, "K": 10, "V": 10, "O": 10, "QKV": 17, "M1": 20, "M2": 20}
     layer = xr.DataArray(np.linspace(0.95, 1.05, 4), dims="layer", coords={"layer": range(4)})
-    of_role = xr.DataArray([float(norms[role]) for role in ROLES], dims="role", coords={"role": list(ROLES)})
+    norm_of_role = xr.DataArray(
+        [float(norms[role]) for role in ROLES], dims="role", coords={"role": list(ROLES)}
+    )
     rows = xr.DataArray([64, 64, 64, 64, 192, 256, 64], dims="role", coords={"role": list(ROLES)})
     columns = xr.DataArray([64, 64, 64, 64, 64, 64, 256], dims="role", coords={"role": list(ROLES)})
     ones = xr.ones_like(layer)
     return xr.Dataset(
-        {"frobenius_norm": layer * of_role, "stable_rank": 5 * layer * xr.ones_like(of_role)}
+        {"frobenius_norm": layer * norm_of_role, "stable_rank": 5 * layer * xr.ones_like(norm_of_role)}
         | {"rows": ones * rows, "columns": ones * columns}
     )
 
 
-def status(claim: str, scan: xr.Dataset) -> str:
-    return SCAN_CLAIMS[claim]("m", scan).status
+def outcome(claim: str, scan: xr.Dataset) -> str:
+    return SCAN_CLAIMS[claim]("m", scan).outcome
 
 
 @pytest.mark.parametrize("claim", SCAN_CLAIMS)
 def test_holds(claim: str) -> None:
-    check = SCAN_CLAIMS[claim]("m", good_scan())
-    assert check.status == "bound holds" and check.slack is not None and check.slack > 1
-    assert check.claim == claim and check.experiment == "scan/m" and check.note
+    verdict = SCAN_CLAIMS[claim]("m", good_scan())
+    assert verdict.outcome == "holds" and verdict.slack is not None and verdict.slack > 1
+    assert verdict.claim == claim and verdict.experiment == "scan/m" and verdict.note
+    assert verdict.kind == ("lower" if claim == "scan_output_norm" else "upper")
 
 
-def changed(variable: str, role: str, factor: float, layer: int | None = None) -> xr.Dataset:
+def scan_with(variable: str, role: str, factor: float, layer: int | None = None) -> xr.Dataset:
     """A good scan with one role multiplied, in one layer or in all."""
     scan = good_scan()
-    at = (scan.role == role) & (
+    entries = (scan.role == role) & (
         xr.ones_like(scan.layer, dtype=bool) if layer is None else scan.layer == layer
     )
-    return scan.assign({variable: scan[variable].where(~at, factor * scan[variable])})
+    return scan.assign({variable: scan[variable].where(~entries, factor * scan[variable])})
 
 
 def test_each_can_fail() -> None:
-    assert status("scan_same_order", changed("frobenius_norm", "M1", 12)) == "not supported"
-    assert status("scan_constant_norm", changed("frobenius_norm", "M2", 3, layer=2)) == "not supported"
-    assert status("scan_output_norm", changed("frobenius_norm", "O", 2)) == "not supported"
-    assert status("scan_low_stable_rank", changed("stable_rank", "M1", 8, layer=1)) == "not supported"
+    assert outcome("scan_same_order", scan_with("frobenius_norm", "M1", 12)) == "not supported"
+    assert outcome("scan_constant_norm", scan_with("frobenius_norm", "M2", 3, layer=2)) == "not supported"
+    assert outcome("scan_output_norm", scan_with("frobenius_norm", "O", 2)) == "not supported"
+    assert outcome("scan_low_stable_rank", scan_with("stable_rank", "M1", 8, layer=1)) == "not supported"
 
 
 @pytest.mark.parametrize("claim", SCAN_CLAIMS)
 def test_missing_roles_leave_the_assumption_unmet(claim: str) -> None:
-    check = SCAN_CLAIMS[claim]("m", good_scan().sel(role=["Q", "K"]))
-    assert check.status == "assumption unmet" and check.measured is None
+    verdict = SCAN_CLAIMS[claim]("m", good_scan().sel(role=["Q", "K"]))
+    assert verdict.outcome == "assumption unmet" and verdict.measured is None
 
 
 def test_file_round_trips_and_damage_is_told(tmp_path: Path) -> None:
-    checks = claims.check_scan("m", good_scan())
-    claims.write(checks, tmp_path / "claims.json")
-    assert claims.read(tmp_path / "claims.json") == checks
-    keys = ["claim", "statement", "source", "assumptions", "experiment", "weight_decay", "status", "measured"]
-    keys += ["bound", "slack", "median_slack", "tolerance", "seeds", "note", "made_by"]
+    verdicts = claims.check_scan("m", good_scan())
+    claims.write(verdicts, tmp_path / "claims.json")
+    assert claims.read(tmp_path / "claims.json") == verdicts
+    keys = ["claim", "statement", "source", "assumptions", "experiment", "weight_decay", "kind", "outcome"]
+    keys += ["measured", "bound", "slack", "median_slack", "tolerance", "seeds", "note", "made_by"]
     assert list(json.loads((tmp_path / "claims.json").read_text())[0]) == keys
     (tmp_path / "claims.json").write_text("[{")
     with pytest.raises(UserError, match="remake it with: rm -f"):
@@ -72,12 +75,12 @@ def test_file_round_trips_and_damage_is_told(tmp_path: Path) -> None:
 
 
 def test_one_layer_and_a_constant_norm() -> None:
-    check = SCAN_CLAIMS["scan_constant_norm"]("m", good_scan().isel(layer=[0]))
-    assert check.status == "bound holds" and check.measured == 0 and check.slack is None
+    verdict = SCAN_CLAIMS["scan_constant_norm"]("m", good_scan().isel(layer=[0]))
+    assert verdict.outcome == "holds" and verdict.measured == 0 and verdict.slack is None
 
 
 @pytest.mark.parametrize("content", ["null", "3", "{}"])
-def test_json_that_is_no_list_of_claims(content: str, tmp_path: Path) -> None:
+def test_json_that_is_no_list_of_verdicts(content: str, tmp_path: Path) -> None:
     (tmp_path / "claims.json").write_text(content)
     with pytest.raises(UserError, match="cannot be read"):
         claims.read(tmp_path / "claims.json")

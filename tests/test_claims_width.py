@@ -1,13 +1,15 @@
-"""The law of the layer-wise sum in the width: when it is found, and of which experiments."""
+"""The law of the layer-wise sum in the width: where it holds, and which experiments decide it."""
 
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
-from decaymerge.claims import check_experiment, check_widths
+from builders_runs import write_networks
+from decaymerge import config
+from decaymerge.claims import check_experiment, judge_together
 from decaymerge.claims.width import check_width
 from decaymerge.workflow.jobs import ClaimsJob
-from test_claims_trained import LINEAR, written
 
 
 def test_law_in_the_width() -> None:
@@ -15,22 +17,41 @@ def test_law_in_the_width() -> None:
     widths = [16, 64, 256]
     shrinking = [rng.standard_normal((2, 20)) / np.sqrt(width) for width in widths]
     constant = [rng.standard_normal((2, 20)) for _ in widths]
-    assert check_width("x", 0.1, widths, shrinking, list(range(20))).status == "equality"
-    assert check_width("x", 0.1, widths, constant, list(range(20))).status == "not supported"
+    assert check_width("x", 0.1, widths, shrinking, list(range(20))).outcome == "holds"
+    assert check_width("x", 0.1, widths, constant, list(range(20))).outcome == "not supported"
     few = [values[:, :1] * factor for values, factor in zip(shrinking, (1, 5, 1), strict=True)]
     few = [np.concatenate([values, 30 * values], axis=1) for values in few]
-    assert check_width("x", 0.1, widths, few, [0, 1]).status == "assumption unmet"
+    assert check_width("x", 0.1, widths, few, [0, 1]).outcome == "assumption unmet"
+
+
+def traces_of_widths(results: Path) -> list[xr.Dataset]:
+    """Traces of three experiments that differ in their width."""
+    training = {"optimiser": "gf", "step_size": 0.5, "steps": 30, "kept_steps": 6}
+    training |= {"dtype": "float64", "weight_decay": [0.02]}
+    experiments = {
+        f"x{width}": {
+            "tasks": {"dataset": "gaussian", "dim": 12, "samples": 20},
+            "network": {"activation": "linear", "hidden": [width], "initialisation": "balanced"},
+            "training": training,
+            "seeds": 2,
+        }
+        for width in (4, 8, 16)
+    }
+    settings = config.parse({"experiments": experiments})
+    write_networks(settings, results)
+    traces = []
+    for experiment in experiments:
+        job = ClaimsJob.of(settings, experiment)
+        _, trace = check_experiment(job, results)
+        traces.append(trace.assign_attrs(settings=job.model_dump_json()))
+    return traces
 
 
 def test_law_in_the_width_is_of_experiments_that_differ_in_nothing_else(tmp_path: Path) -> None:
-    traces = []
-    for width in (4, 8, 16):
-        folder, network = tmp_path / str(width), LINEAR | {"hidden": [width]}
-        job = written(folder, count=2, network=network, method="gf", steps=30)
-        _, trace = check_experiment(job, folder)
-        traces.append(trace.assign_attrs(settings=job.model_dump_json()))
-    assert len(check_widths(traces)) == 1
-    other = ClaimsJob.model_validate_json(traces[0].attrs["settings"])
-    data = [task.model_copy(update={"samples": 21}) for task in other.data]
-    changed = traces[0].assign_attrs(settings=other.model_copy(update={"data": data}).model_dump_json())
-    assert check_widths([changed, *traces[1:]]) == []
+    traces = traces_of_widths(tmp_path)
+    (verdict,) = judge_together(traces)
+    assert verdict.claim == "layer_sum_width" and verdict.experiment == "x4, x8, x16"
+    job = ClaimsJob.parse(traces[0].attrs["settings"])
+    data = [task.model_copy(update={"samples": 21}) for task in job.data]
+    other = traces[0].assign_attrs(settings=job.model_copy(update={"data": data}).model_dump_json())
+    assert judge_together([other, *traces[1:]]) == []

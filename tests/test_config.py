@@ -12,20 +12,22 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import REPOSITORY, Workflow, changed, smoke_config
-from decaymerge.config import check, json_schema
+from builders import REPOSITORY, changed, smoke_config
+from conftest import Workflow
+from decaymerge.config import json_schema, parse
 from decaymerge.config.base import load
-from decaymerge.config.experiment import Experiment, merge_name, merge_sets
+from decaymerge.config.experiment import Experiment
+from decaymerge.config.merging import merge_name
 from decaymerge.errors import UserError
 from decaymerge.workflow import jobs
-from decaymerge.workflow.jobs import figure_job
+from decaymerge.workflow.jobs import FigureJob
 
 GAUSSIAN = {"dataset": "gaussian", "dim": 12, "samples": 5}
 
 
 def experiment(**settings: Any) -> Experiment:
     base = deepcopy(smoke_config()["experiments"]["independent"])
-    return check({"experiments": {"x": base | settings}}).experiments["x"]
+    return parse({"experiments": {"x": base | settings}}).experiments["x"]
 
 
 @pytest.mark.parametrize(
@@ -74,11 +76,15 @@ def experiment(**settings: Any) -> Experiment:
             "training.steps = 10.5: Input should be a valid integer",
         ),
         (
-            "experiments/independent/training/checkpoints",
+            "experiments/independent/training/kept_steps",
             1,
-            "checkpoints = 1: Input should be greater than or equal",
+            "kept_steps = 1: Input should be greater than or equal",
         ),
-        ("experiments/independent/training/method", "adam", "training.method = 'adam': Input should be 'gd'"),
+        (
+            "experiments/independent/training/optimiser",
+            "adam",
+            "training.optimiser = 'adam': Input should be 'gd'",
+        ),
         (
             "experiments/independent/seeds",
             0,
@@ -89,7 +95,11 @@ def experiment(**settings: Any) -> Experiment:
             True,
             "independent.seeds = True: a whole number is expected, not",
         ),
-        ("experiments/independent/merge", ["summ"], "merge[0] = 'summ': Input should be 'sum' or 'average'"),
+        (
+            "experiments/independent/merge",
+            ["summ"],
+            "merge[0] = 'summ': a merge method is expected: sum, average",
+        ),
         ("experiments/independent/merge", ["sum", "sum"], "names a method twice"),
         (
             "experiments/independent/network/hidden",
@@ -147,8 +157,8 @@ def experiment(**settings: Any) -> Experiment:
         ("figures", {"dpi": 1}, "figures.dpi = 1: Input should be greater than or equal to 50"),
         (
             "figures",
-            {"figure3": {"same_inputs": "same"}},
-            "figures.figure3.same_inputs = 'same' is no experiment",
+            {"experiments": {"figure3": ["independent", "same", "weight_decay"]}},
+            "figures.experiments.figure3[1] = 'same' is not an experiment",
         ),
         (
             "experiments/independent/tasks",
@@ -170,8 +180,69 @@ def test_refuses(path: str, value: Any, expected: str) -> None:
     else:
         config = changed(smoke_config(), path, value)
     with pytest.raises(UserError) as refusal:
-        check(config)
+        parse(config)
     assert expected in str(refusal.value)
+
+
+OLD_KEYS = [
+    (
+        "experiments/independent/training/method",
+        "gd",
+        "unknown key method = 'gd': it is now called optimiser",
+    ),
+    (
+        "experiments/independent/training/checkpoints",
+        12,
+        "unknown key checkpoints = 12: it is now called kept_steps",
+    ),
+    ("figures/layers", ["independent"], "it is now called experiments: {gap_by_layer: [names]}"),
+    *(
+        (f"figures/{figure}", ["independent"], f"it is now called experiments: {{{figure}: [names]}}")
+        for figure in ("figure2", "figure3", "overlap", "many_tasks", "depth", "phase")
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "expected"), OLD_KEYS)
+def test_an_old_key_is_answered_with_its_new_name(path: str, value: Any, expected: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        parse(changed(smoke_config(), path, value))
+    message = str(refusal.value)
+    assert expected in message and "\n" not in message
+    assert message.startswith(path.rpartition("/")[0].replace("/", ".") + ": unknown key ")
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("summ", "merge[0] = 'summ': a merge method is expected: sum, average, scaled"),
+        (3, "merge[0] = 3: a merge method is expected"),
+        (["sum"], "merge[0] = ['sum']: a merge method is expected"),
+        ({"coefficient": 1}, "merge[0]: a merge method is expected"),
+        ("scaled", "scaled has parameters; write {method: scaled, coefficient: …}"),
+        ({"method": "sum"}, "merge[0]: sum has no parameters; write its name alone"),
+        ({"method": "scaled"}, "merge[0].coefficient: Field required"),
+        (
+            {"method": "scaled", "coefficient": "x"},
+            "merge[0].coefficient = 'x': Input should be a valid number",
+        ),
+        ({"method": "scaled", "coefficient": True}, "merge[0].coefficient = True: a number is expected"),
+        (
+            {"method": "scaled", "coefficient": float("nan")},
+            "merge[0].coefficient = nan: Input should be a finite",
+        ),
+        (
+            {"method": "scaled", "coefficient": 1e7},
+            "merge[0].coefficient = 10000000.0: Input should be less than",
+        ),
+        ({"method": "scaled", "coeff": 1}, "merge[0]: unknown key coeff = 1, did you mean 'coefficient'?"),
+    ],
+)
+def test_a_bad_merge_method_is_one_line(method: Any, expected: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        experiment(merge=[method])
+    message = str(refusal.value)
+    assert message.startswith("experiments.x.merge[0]") and expected in message and "\n" not in message
 
 
 def test_refused_before_any_job_starts(tmp_path: Any) -> None:
@@ -219,16 +290,16 @@ def test_blocks_cover_each_seed_once_and_grow_at_the_end() -> None:
     assert jobs.seed_blocks(experiment(seeds=12, seeds_per_job=3))[:2] == blocks[:2]
 
 
-def test_pairs() -> None:
-    assert merge_sets(experiment()) == {"a+b": ["a", "b"]}
-    three = merge_sets(experiment(tasks=GAUSSIAN, task_count=3))
+def test_merge_sets() -> None:
+    assert experiment().merge_sets == {"a+b": ["a", "b"]}
+    three = experiment(tasks=GAUSSIAN, task_count=3).merge_sets
     assert three == {"a+b": ["a", "b"], "a+c": ["a", "c"], "b+c": ["b", "c"], "all": ["a", "b", "c"]}
-    assert merge_sets(experiment(tasks=GAUSSIAN, task_count=1, merge=None)) == {"a": ["a"]}
+    assert experiment(tasks=GAUSSIAN, task_count=1, merge=None).merge_sets == {"a": ["a"]}
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (REPOSITORY / "config").glob("*.yaml")))
 def test_shipped_configurations_are_valid(name: str) -> None:
-    check(yaml.safe_load((REPOSITORY / "config" / name).read_text()))
+    parse(yaml.safe_load((REPOSITORY / "config" / name).read_text()))
 
 
 def test_schema_is_current() -> None:
@@ -248,7 +319,7 @@ def test_schema_has_the_limits_in_words_that_editors_know() -> None:
         jsonschema.validate(wrong, json_schema())
 
 
-@pytest.mark.parametrize("text", ["seeds: 2024-99-99", "seeds: !!int foo", "[" * 3000])
+@pytest.mark.parametrize("text", ["seeds: 2024-99-99", "seeds: !!int foo", "[" * 500])
 def test_values_that_yaml_cannot_make_are_one_line(text: str, tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(UserError, match=r"x\.yaml cannot be read") as refusal:
@@ -258,21 +329,24 @@ def test_values_that_yaml_cannot_make_are_one_line(text: str, tmp_path: Path) ->
 
 def test_naming_an_experiment_for_one_figure_draws_no_other() -> None:
     config = smoke_config()
-    before = figure_job(check(config), ["independent"]).model_dump_json()
-    config["figures"] = config.get("figures", {}) | {"phase": ["independent"]}
-    assert figure_job(check(config), ["independent"]).model_dump_json() == before
+    before = parse(config)
+    config["figures"]["experiments"]["phase"] = ["independent"]
+    after = parse(config)
+    assert after.pictures.keys() == before.pictures.keys() | {"phase"}
+    for figure in before.pictures:
+        assert FigureJob.of(after, figure) == FigureJob.of(before, figure)
 
 
 def test_scaled_merges_that_differ_in_a_late_digit() -> None:
     config = smoke_config()
     close = [{"method": "scaled", "coefficient": value} for value in (0.12345671, 0.12345672)]
     config["experiments"]["independent"]["merge"] = close
-    assert next(map(merge_name, check(config).experiments["independent"].merging)) == "scaled=0.12345671"
+    assert next(map(merge_name, parse(config).experiments["independent"].merges)) == "scaled=0.12345671"
 
 
 def test_nothing_to_do_is_refused() -> None:
     with pytest.raises(UserError, match=r"experiments and scan\.models are both empty"):
-        check({})
-    assert check({"scan": {"models": {"mine": {"source": "path:x"}}}}).scan.models["mine"].sources == [
+        parse({})
+    assert parse({"scan": {"models": {"mine": {"source": "path:x"}}}}).scan.models["mine"].sources == [
         "path:x"
     ]

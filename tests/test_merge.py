@@ -1,104 +1,298 @@
-"""Merging and evaluation."""
+"""Merging and evaluation: against plain numpy, methods that a test adds, and what does not belong together."""
 
-from typing import Any
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from pydantic import Field
+from torch import Tensor
 
-from decaymerge import tasks
+from builders import CPU, RELU, data_and_networks, trained
+from commands import decaymerge
+from decaymerge import config
+from decaymerge.config import Config, merging
 from decaymerge.config.experiment import Network
 from decaymerge.errors import UserError
 from decaymerge.evaluate import evaluate
-from decaymerge.merge import merge
+from decaymerge.merge import apply, merge
+from decaymerge.merge_methods import MERGE_METHODS, REQUESTS, merge_method
 from decaymerge.workflow.jobs import EvaluateJob, MergeJob
-from test_tasks import gaussian_job
-from test_train import train, train_job, trained
 
-CPU = torch.device("cpu")
 SCALED = {"method": "scaled", "coefficient": 0.7}
+LAYERS = (1, 2, 3)
 
 
-def merged(networks: list[xr.Dataset], methods: list[Any]) -> xr.Dataset:
-    return merge(MergeJob.model_validate({"methods": methods, "trained": 3}), networks)
+def merged_by(methods: list[Any], networks: Sequence[xr.Dataset], **settings: Any) -> xr.Dataset:
+    return merge(MergeJob.model_validate({"methods": methods, "network": RELU} | settings), networks)
 
 
-def evaluate_job(names: list[str]) -> EvaluateJob:
-    network = Network(hidden=[10, 8])
-    pair = "+".join(names)
-    return EvaluateJob(
-        pair=pair, tasks=names, weight_decay=1e-3, network=network, loss="logistic", margin=1.0
-    )
+def evaluate_job(names: list[str], **settings: Any) -> EvaluateJob:
+    base = {"merge_set": "+".join(names), "task_names": names, "weight_decay": 1e-3, "network": RELU}
+    return EvaluateJob.model_validate(base | {"loss": "logistic", "margin": 1.0} | settings)
+
+
+def config_of(*methods: Any) -> Config:
+    task = {"dataset": "gaussian", "dim": 12, "samples": 50}
+    training = {"step_size": 0.5, "steps": 200, "weight_decay": [1e-3]}
+    experiment = {"tasks": task, "network": RELU, "training": training, "seeds": 2}
+    return config.parse({"experiments": {"x": experiment | {"merge": list(methods)}}})
 
 
 @pytest.fixture(scope="module")
 def data() -> list[xr.Dataset]:
-    return [tasks.make(gaussian_job(index, count=3, dim=12), []) for index in range(3)]
+    return data_and_networks(3)[0]
 
 
 @pytest.fixture(scope="module")
-def networks(data: list[xr.Dataset]) -> list[xr.Dataset]:
-    return [train(train_job(task=name), task, CPU) for name, task in zip("abc", data, strict=True)]
+def networks() -> list[xr.Dataset]:
+    return data_and_networks(3)[1]
 
 
 def test_methods(networks: list[xr.Dataset]) -> None:
-    found = merged(networks[:2], ["sum", "average", SCALED])
-    assert found.model.values.tolist() == ["sum", "average", "scaled=0.7"]
-    assert found.W2.dims == ("model", "seed", "step", "out_2", "in_2")
+    merged = merged_by(["sum", "average", SCALED], networks[:2])
+    assert merged.model.values.tolist() == ["sum", "average", "scaled=0.7"]
+    assert merged.W2.dims == ("model", "seed", "step", "out_2", "in_2")
     total = networks[0].W2 + networks[1].W2
     for model, factor in (("sum", 1), ("average", 0.5), ("scaled=0.7", 0.7)):
-        np.testing.assert_allclose(found.W2.sel(model=model), factor * total, rtol=1e-6)
-    assert found.W1.dtype == np.float32
+        np.testing.assert_allclose(merged.W2.sel(model=model), factor * total, rtol=1e-6)
+    assert merged.W1.dtype == np.float32
+
+
+def test_methods_with_parameters_reach_a_job_from_the_configuration() -> None:
+    job = MergeJob.of(config_of(SCALED), "x", "a+b", "0.001", "0-1")
+    assert MergeJob.parse(job.model_dump_json()) == job
+    assert [merging.method_of(method) for method in job.methods] == [("scaled", {"coefficient": 0.7})]
 
 
 def test_sum_of_all_and_of_one(networks: list[xr.Dataset]) -> None:
-    np.testing.assert_allclose(
-        merged(networks, ["sum"]).W1[0], networks[0].W1 + networks[1].W1 + networks[2].W1, rtol=1e-6
-    )
-    np.testing.assert_array_equal(merged(networks[:1], ["sum", "average"]).W1[1], networks[0].W1)
+    total = networks[0].W1 + networks[1].W1 + networks[2].W1
+    np.testing.assert_allclose(merged_by(["sum"], networks).W1[0], total, rtol=1e-6)
+    alone = merged_by(["sum", "average"], networks[:1])
+    np.testing.assert_array_equal(alone.W1[1], networks[0].W1)
 
 
 def test_networks_of_other_seeds_are_refused(networks: list[xr.Dataset]) -> None:
     with pytest.raises(UserError, match="do not merge"):
-        merged([networks[0], trained(seeds=(1, 2))], ["sum"])
+        merged_by(["sum"], [networks[0], trained(seeds=(1, 2))])
     with pytest.raises(UserError, match="do not merge"):
-        merged([networks[0], trained(network={"activation": "relu", "hidden": [10, 9]})], ["sum"])
+        merged_by(["sum"], [networks[0], trained(steps=100)])
+
+
+# Methods that a test adds
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """Methods of a test are forgotten after it."""
+    with mock.patch.dict(MERGE_METHODS):
+        yield
+
+
+def job_of(name: str, parameters: dict[str, Any], network: dict[str, Any]) -> MergeJob:
+    """A job of a method that is not in the configuration, which is made at import."""
+    settings = merging._model(name, MERGE_METHODS[name])(method=name, **parameters)
+    return MergeJob.model_construct(methods=[settings], network=Network.model_validate(network))
+
+
+def least_squares(
+    weights: Sequence[Tensor],
+    *,
+    own_inputs: Sequence[Tensor],
+    merged_inputs: Sequence[Tensor],
+    ridge: Annotated[float, Field(gt=0)],
+) -> Tensor:
+    """The matrix that comes nearest to each network's own outputs, on the merged network's inputs."""
+    inputs = torch.cat(list(merged_inputs))
+    targets = torch.cat([h @ weight.mT for h, weight in zip(own_inputs, weights, strict=True)])
+    gram = inputs.mT @ inputs + ridge * torch.eye(inputs.shape[1], dtype=inputs.dtype)
+    return torch.linalg.solve(gram, inputs.mT @ targets).mT
+
+
+def reference_least_squares(
+    data: Sequence[xr.Dataset], networks: Sequence[xr.Dataset], ridge: float, trained_layers: int
+) -> xr.Dataset:
+    """Layer by layer in numpy, one seed and step at a time."""
+    merged = {f"W{k}": np.empty(networks[0][f"W{k}"].shape) for k in LAYERS}
+    for seed, step in np.ndindex(*networks[0].loss.shape):
+        own_inputs = [task.inputs.values[seed] for task in data]
+        merged_inputs = [task.inputs.values[seed] for task in data]
+        for k in LAYERS:
+            weights = [network[f"W{k}"].values[seed, step] for network in networks]
+            x = np.concatenate(merged_inputs)
+            y = np.concatenate([h @ w.T for h, w in zip(own_inputs, weights, strict=True)])
+            matrix = np.linalg.solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ y).T
+            merged[f"W{k}"][seed, step] = matrix if k <= trained_layers else weights[0]
+            own_inputs = [np.maximum(h @ w.T, 0) for h, w in zip(own_inputs, weights, strict=True)]
+            merged_inputs = [np.maximum(h @ matrix.T, 0) for h in merged_inputs]
+    return xr.Dataset({name: (networks[0][name].dims, values) for name, values in merged.items()})
+
+
+@pytest.mark.parametrize("fixed_outer_layer", [False, True])
+@pytest.mark.usefixtures("registry")
+def test_a_method_gets_the_inputs_that_the_merged_layers_below_give(fixed_outer_layer: bool) -> None:
+    network = RELU | {"fixed_outer_layer": fixed_outer_layer}
+    data, networks = data_and_networks(2, network=network, dtype="float64", steps=50, kept_steps=3)
+    merge_method("least_squares")(least_squares)
+    merged = merge(job_of("least_squares", {"ridge": 0.1}, network), networks, data)
+    assert merged.model.values.tolist() == ["least_squares=0.1"]
+    reference = reference_least_squares(data, networks, 0.1, trained_layers=3 - fixed_outer_layer)
+    xr.testing.assert_allclose(merged.isel(model=0, drop=True).drop_vars(["seed", "step"]), reference)
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_method_that_needs_data_says_so(networks: list[xr.Dataset]) -> None:
+    merge_method("least_squares")(least_squares)
+    assert MERGE_METHODS["least_squares"].needs == {"own_inputs", "merged_inputs"} < REQUESTS
+    with pytest.raises(UserError, match=r"least_squares=1 needs the tasks' data; give them with --tasks"):
+        merge(job_of("least_squares", {"ridge": 1.0}, RELU), networks)
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_method_with_the_base(networks: list[xr.Dataset]) -> None:
+    """Which networks of an experiment do not have: each starts from weights of its own."""
+
+    @merge_method("half_way")
+    def half_way(weights: Sequence[Tensor], *, base: Tensor, share: float = 0.5) -> Tensor:
+        """A part of the way from the base to the mean."""
+        return base + share * (sum(weights[1:], start=weights[0]) / len(weights) - base)
+
+    assert MERGE_METHODS["half_way"].needs == {"base"} and MERGE_METHODS["half_way"].plain
+    assert MERGE_METHODS["half_way"].description == "A part of the way from the base to the mean."
+    ones = torch.ones(2, 3)
+    torch.testing.assert_close(apply("half_way", [4 * ones, 8 * ones], base=2 * ones), 4 * ones)
+    with pytest.raises(UserError, match="merge method half_way needs base"):
+        merge(job_of("half_way", {}, RELU), networks)
+
+
+# A configuration is made from the methods that there are when it is imported, so that this needs a new interpreter.
+IN_A_NEW_INTERPRETER = """
+import json, sys
+from typing import Annotated
+from pydantic import Field
+from decaymerge.merge_methods import merge_method
+
+@merge_method("trimmed")
+def trimmed(weights, *, base, share: Annotated[float, Field(ge=0, le=1)], largest: bool = True):
+    "The largest changes of the base."
+
+@merge_method("halved")
+def halved(weights, *, factor: Annotated[float, Field(gt=0)] = 0.5):
+    "Half of the sum."
+
+from decaymerge import config
+from decaymerge.config.merging import merge_name
+from decaymerge.errors import UserError
+
+task = {"dataset": "gaussian", "dim": 4, "samples": 5}
+training = {"step_size": 1, "steps": 1, "weight_decay": [0]}
+experiment = {"tasks": task, "network": {"hidden": [3]}, "training": training, "seeds": 1}
+
+def answer(method):
+    try:
+        merges = config.parse({"experiments": {"x": experiment | {"merge": [method]}}}).experiments["x"].merges
+        return merge_name(merges[0])
+    except UserError as error:
+        return str(error)
+
+answers = [answer(method) for method in json.loads(sys.argv[1])]
+schema = config.json_schema()["$defs"]["TrimmedMerge"]
+sys.argv = ["decaymerge", "merge-checkpoints", "--help"]
+print(json.dumps({"answers": answers, "schema": schema}))
+from decaymerge.cli import app
+app()
+"""
+
+
+def test_a_method_follows_into_the_configuration_its_schema_and_the_command_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    methods = [
+        {"method": "trimmed", "share": 0.2},
+        {"method": "trimmed", "share": "2e-1", "largest": False},
+        "halved",
+        {"method": "halved", "factor": 0.25},
+        {"method": "trimmed", "share": 2},
+        "trimmed",
+    ]
+    monkeypatch.setenv("COLUMNS", "200")
+    command = [sys.executable, "-c", IN_A_NEW_INTERPRETER, json.dumps(methods)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    content, _, usage = output.partition("\n")
+    answers, schema = json.loads(content).values()
+    assert answers[:4] == ["trimmed=0.2,True", "trimmed=0.2,False", "halved", "halved=0.25"]
+    assert answers[4] == "experiments.x.merge[0].share = 2: Input should be less than or equal to 1"
+    assert answers[5].endswith("trimmed has parameters; write {method: trimmed, share: …, largest: …}")
+    assert schema["description"] == "The largest changes of the base." and schema["required"] == [
+        "method",
+        "share",
+    ]
+    assert schema["properties"]["share"]["maximum"] == 1
+    for option, name in (("--share", "trimmed"), ("--factor", "halved"), ("--coefficient", "scaled")):
+        assert any(option in line and f"Of --method {name}" in line for line in usage.splitlines()), option
+
+
+def test_the_parameter_of_a_method_is_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    usage = decaymerge("merge-checkpoints", "--help").stdout
+    assert any("--coefficient" in line and "Of --method scaled" in line for line in usage.splitlines())
+
+
+# Evaluation
+
+
+def reference_evaluation(
+    data: Sequence[xr.Dataset], networks: Sequence[xr.Dataset], merged: xr.Dataset
+) -> xr.Dataset:
+    """Losses, errors, norms and ranks in numpy, at one seed, step, model and task at a time."""
+    models = ["own", *merged.model.values.tolist()]
+    dims = ("seed", "step", "model", "task")
+    shape = (merged.sizes["seed"], merged.sizes["step"], len(models), len(data))
+    losses = {name: np.empty(shape) for name in ("loss", "error", "margin_error")}
+    norms = {
+        name: np.empty((*shape, len(LAYERS)))
+        for name in ("frobenius_norm", "spectral_norm", "norm_ratio", "stable_rank")
+    }
+    for place in np.ndindex(shape):
+        seed, step, model, task = place
+        source = networks[task] if model == 0 else merged.isel(model=model - 1)
+        w1, w2, w3 = (source[f"W{k}"].values[seed, step].astype(float) for k in LAYERS)
+        x, y = data[task].inputs.values[seed], data[task].labels.values[seed]
+        z = y * (np.maximum(np.maximum(x @ w1.T, 0) @ w2.T, 0) @ w3.T)[:, 0]
+        losses["loss"][place] = np.log1p(np.exp(-z)).mean()
+        losses["error"][place] = (z <= 0).mean()
+        losses["margin_error"][place] = (z < 1).mean()
+        for layer, weight in enumerate((w1, w2, w3)):
+            values = np.linalg.svd(weight, compute_uv=False)
+            norms["frobenius_norm"][place][layer] = np.sqrt((values**2).sum())
+            norms["spectral_norm"][place][layer] = values[0]
+            norms["norm_ratio"][place][layer] = np.sqrt((values**2).sum()) / values[0]
+            norms["stable_rank"][place][layer] = (values**2).sum() / values[0] ** 2
+    return xr.Dataset(
+        {name: (dims, values) for name, values in losses.items()}
+        | {name: ((*dims, "layer"), values) for name, values in norms.items()},
+        {
+            "seed": merged.seed,
+            "step": merged.step,
+            "model": models,
+            "task": ["a", "b"],
+            "layer": list(LAYERS),
+        },
+    )
 
 
 def test_evaluation_against_plain_numpy(data: list[xr.Dataset], networks: list[xr.Dataset]) -> None:
-    job = evaluate_job(["a", "b"])
-    both = merged(networks[:2], ["sum", "average"])
-    found = evaluate(job, data[:2], networks[:2], both, CPU)
-    assert found.loss.dims == ("seed", "step", "model", "task")
-    assert found.stable_rank.dims == ("seed", "step", "model", "task", "layer")
-    assert found.model.values.tolist() == ["own", "sum", "average"] and found.layer.values.tolist() == [
-        1,
-        2,
-        3,
-    ]
-    for t, task in enumerate("ab"):
-        for model in ("own", "sum", "average"):
-            source = networks[t] if model == "own" else both.sel(model=model)
-            for seed in (0, 1):
-                at = {"seed": seed, "step": 200}
-                w1, w2, w3 = (source[f"W{k}"].sel(at).values.astype(float) for k in (1, 2, 3))
-                x, y = data[t].inputs.sel(seed=seed).values, data[t].labels.sel(seed=seed).values
-                z = y * (np.maximum(np.maximum(x @ w1.T, 0) @ w2.T, 0) @ w3.T)[:, 0]
-                point = found.sel(at | {"model": model, "task": task})
-                assert float(point.loss) == pytest.approx(np.log1p(np.exp(-z)).mean(), rel=1e-5)
-                assert float(point.error) == pytest.approx((z <= 0).mean(), abs=1e-6)
-                assert float(point.margin_error) == pytest.approx((z < 1).mean(), abs=1e-6)
-                for k, weight in enumerate((w1, w2, w3), start=1):
-                    values = np.linalg.svd(weight, compute_uv=False)
-                    layer = point.sel(layer=k)
-                    assert float(layer.spectral_norm) == pytest.approx(values[0], rel=1e-6)
-                    assert float(layer.frobenius_norm) == pytest.approx(np.sqrt((values**2).sum()), rel=1e-6)
-                    assert float(layer.stable_rank) == pytest.approx(
-                        (values**2).sum() / values[0] ** 2, rel=1e-5
-                    )
-                    assert float(layer.norm_ratio) == pytest.approx(float(layer.stable_rank) ** 0.5, rel=1e-9)
-    np.testing.assert_allclose(found.loss.sel(model="own", task="a"), networks[0].loss, rtol=1e-5)
+    merged = merged_by(["sum", "average"], networks[:2])
+    evaluation = evaluate(evaluate_job(["a", "b"]), data[:2], networks[:2], merged, CPU)
+    reference = reference_evaluation(data[:2], networks[:2], merged)
+    xr.testing.assert_allclose(evaluation.drop_attrs(), reference, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(evaluation.loss.sel(model="own", task="a"), networks[0].loss, rtol=1e-5)
 
 
 def test_evaluation_of_networks_that_do_not_belong_together(
@@ -109,11 +303,15 @@ def test_evaluation_of_networks_that_do_not_belong_together(
     other = networks[1].assign_coords(step=[*networks[1].step.values[:last], 300])
     with pytest.raises(UserError, match=r"the networks of a\+b were kept at different steps: "):
         evaluate(job, data[:2], [networks[0], other], None, CPU)
-    deeper = job.model_copy(update={"network": Network(hidden=[10, 8, 8])})
-    with pytest.raises(UserError, match="are not of the 4 layers"):
+    with pytest.raises(UserError, match=r"the files of a\+b hold different seeds: "):
+        evaluate(job, [data[0], data[1].isel(seed=[0])], networks[:2], None, CPU)
+    with pytest.raises(UserError, match="1 data and 2 networks were given for the tasks a, b"):
+        evaluate(job, data[:1], networks[:2], None, CPU)
+    deeper = evaluate_job(["a", "b"], network=RELU | {"hidden": [10, 8, 8]})
+    with pytest.raises(UserError, match=r"have \[3, 3\] layers, but the settings ask for 4"):
         evaluate(deeper, data[:2], networks[:2], None, CPU)
     with pytest.raises(UserError, match=r"gap_by_layer: true needs the sum of a\+b"):
-        evaluate(job.model_copy(update={"gap_by_layer": True}), data[:2], networks[:2], None, CPU)
+        evaluate(evaluate_job(["a", "b"], gap_by_layer=True), data[:2], networks[:2], None, CPU)
 
 
 def test_single_task_has_own_alone(data: list[xr.Dataset], networks: list[xr.Dataset]) -> None:

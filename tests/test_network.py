@@ -1,57 +1,30 @@
 """The homogeneous network: closed-form gradient against autograd, homogeneity, outputs."""
 
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from builders import ACTIVATIONS, FORMS, network_of, random_batch, reference_outputs
 from decaymerge import measure
-from decaymerge.config.experiment import Network
 from decaymerge.config.numbers import Loss
 from decaymerge.gradient import Gradient
 from decaymerge.network import TILE, initialise, outputs
 
-ACTIVATIONS = [("linear", 1.0), ("relu", 1.0), ("relu", 2.0), ("relu", 2.5)]
-HIDDEN = [[], [7], [7, 5], [7, 5, 6], [7, 5, 6, 4]]
-CASES = [(activation, power, hidden) for activation, power in ACTIVATIONS for hidden in HIDDEN]
-
-
-def network_of(activation: str, power: float, hidden: list[int], **settings: Any) -> Network:
-    return Network.model_validate({"activation": activation, "power": power, "hidden": hidden} | settings)
-
-
-def batch(
-    network: Network, members: int = 3, samples: int = 11, dim: int = 6
-) -> tuple[list[Tensor], Tensor, Tensor]:
-    rng = np.random.default_rng(0)
-    layers = zip(*(initialise(network, dim, rng) for _ in range(members)), strict=True)
-    weights = [torch.from_numpy(np.stack(layer)) for layer in layers]
-    inputs = torch.from_numpy(rng.standard_normal((members, samples, dim)))
-    labels = torch.from_numpy(rng.choice([-1.0, 1.0], (members, samples)))
-    return weights, inputs, labels
-
-
-def plain_outputs(network: Network, weights: list[Tensor], inputs: Tensor) -> Tensor:
-    """One member, written as the formula is: weights (d_k, d_{k-1}), inputs (sample, d)."""
-    hidden = inputs
-    for weight in weights[:-1]:
-        hidden = hidden @ weight.T
-        if network.activation == "relu":
-            hidden = torch.relu(hidden) ** network.power
-    return (hidden @ weights[-1].T).squeeze(-1)
-
 
 @pytest.mark.parametrize("loss", get_args(Loss))
-@pytest.mark.parametrize(("activation", "power", "hidden"), CASES)
+@pytest.mark.parametrize(("activation", "power", "hidden"), FORMS)
 def test_gradient_agrees_with_autograd(activation: str, power: float, hidden: list[int], loss: Loss) -> None:
     network = network_of(activation, power, hidden)
-    weights, inputs, labels = batch(network)
+    weights, inputs, labels = random_batch(network)
     for weight in weights:
         weight.mul_(0.3 if loss == "exponential" else 1).requires_grad_()  # e^-z would overflow
     losses = [
-        measure.loss(labels[s] * plain_outputs(network, [weight[s] for weight in weights], inputs[s]), loss)
+        measure.loss(
+            labels[s] * reference_outputs(network, [weight[s] for weight in weights], inputs[s]), loss
+        )
         for s in range(len(inputs))
     ]
     expected = torch.autograd.grad(sum(losses, torch.zeros(())), weights)
@@ -66,11 +39,11 @@ def test_gradient_agrees_with_autograd(activation: str, power: float, hidden: li
         assert error < 1e-10
 
 
-@pytest.mark.parametrize(("activation", "power", "hidden"), CASES)
+@pytest.mark.parametrize(("activation", "power", "hidden"), FORMS)
 def test_degree_of_each_layer(activation: str, power: float, hidden: list[int]) -> None:
     """F is homogeneous of degree p^(K-k) in W_k."""
     network = network_of(activation, power, hidden)
-    weights, inputs, _ = batch(network)
+    weights, inputs, _ = random_batch(network)
     plain = outputs(network, [weight.unsqueeze(1) for weight in weights], inputs)
     for k in range(len(weights)):
         scaled = [weight * (3.0 if j == k else 1.0) for j, weight in enumerate(weights)]
@@ -80,22 +53,22 @@ def test_degree_of_each_layer(activation: str, power: float, hidden: list[int]) 
         )
 
 
-@pytest.mark.parametrize(("activation", "power", "hidden"), CASES)
+@pytest.mark.parametrize(("activation", "power", "hidden"), FORMS)
 def test_outputs_of_many_steps(activation: str, power: float, hidden: list[int]) -> None:
     network = network_of(activation, power, hidden)
-    weights, inputs, _ = batch(network)
+    weights, inputs, _ = random_batch(network)
     steps = [torch.stack([weight, 2 * weight, -weight], dim=1) for weight in weights]  # (seed, step, out, in)
-    found = outputs(network, steps, inputs)
-    assert found.shape == (3, 3, 11)
+    values = outputs(network, steps, inputs)
+    assert values.shape == (3, 3, 11)
     for seed in range(3):
         for step in range(3):
-            expected = plain_outputs(network, [weight[seed, step] for weight in steps], inputs[seed])
-            torch.testing.assert_close(found[seed, step], expected)
+            expected = reference_outputs(network, [weight[seed, step] for weight in steps], inputs[seed])
+            torch.testing.assert_close(values[seed, step], expected)
 
 
 def test_rotating_inputs_and_first_layer_together_changes_nothing() -> None:
     network = network_of("relu", 1.0, [7, 5])
-    weights, inputs, _ = batch(network)
+    weights, inputs, _ = random_batch(network)
     rotation, _ = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64, generator=torch.manual_seed(0)))
     steps = [weight.unsqueeze(1) for weight in weights]
     torch.testing.assert_close(
@@ -143,7 +116,7 @@ def test_tiles_change_nothing(
 ) -> None:
     """From one sample of one member at a time to all of two members, the last tile smaller than the others."""
     network = network_of(activation, power, [7, 5])
-    weights, inputs, labels = batch(network)
+    weights, inputs, labels = random_batch(network)
     steps = [torch.stack([weight, 2 * weight, -weight], dim=1) for weight in weights]
     monkeypatch.setitem(TILE, "cpu", 10**9)
     whole = Gradient(network, weights, inputs, labels, "logistic", first_delta=first_delta)
@@ -153,8 +126,8 @@ def test_tiles_change_nothing(
         network, weights, inputs, labels, "logistic", same_inputs=first_delta, first_delta=first_delta
     )
     assert len(gradient.tiles) > 1 == len(whole.tiles)
-    for found, reference in zip(gradient(), expected, strict=True):
-        torch.testing.assert_close(found, reference, rtol=1e-12, atol=1e-14)
+    for layer, reference in zip(gradient(), expected, strict=True):
+        torch.testing.assert_close(layer, reference, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(gradient.margins, whole.margins, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(outputs(network, steps, inputs), evaluated, rtol=1e-12, atol=1e-14)
     if first_delta:
@@ -163,13 +136,13 @@ def test_tiles_change_nothing(
         torch.testing.assert_close(gradient.first_delta @ inputs, expected[0], rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize(("activation", "power", "hidden"), CASES)
+@pytest.mark.parametrize(("activation", "power", "hidden"), FORMS)
 def test_no_kernel_needs_the_cpu(activation: str, power: float, hidden: list[int]) -> None:
     """On the device 'meta', which has shapes alone and takes no other device's tensors."""
     network = network_of(activation, power, hidden)
     weights, inputs, labels = (
         [tensor.float().to("meta") for tensor in part] if isinstance(part, list) else part.float().to("meta")
-        for part in batch(network)
+        for part in random_batch(network)
     )
     assert isinstance(weights, list) and isinstance(inputs, Tensor) and isinstance(labels, Tensor)
     gradient = Gradient(network, weights, inputs, labels, "logistic", first_delta=True)

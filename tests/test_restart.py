@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from decaymerge import store, tasks
+from builders import BALANCED, gaussian_data, gaussian_job, train, train_job, trained
+from decaymerge import store
 from decaymerge.train.restart import RestartFile, identity_of
-from test_tasks import gaussian_job
-from test_train import CPU, train, train_job
 
-DATA = tasks.make(gaussian_job(seeds=(0, 1)), [])
-BALANCED = {"activation": "linear", "hidden": [6, 6], "initialisation": "balanced"}
-METHODS: dict[str, dict[str, Any]] = {
+DATA = gaussian_data()
+OPTIMISERS: dict[str, dict[str, Any]] = {
     "gd": {},
     "gd in all coordinates": {"dtype": "float64"},
     "gd of a member that stops before": {
@@ -28,9 +26,9 @@ METHODS: dict[str, dict[str, Any]] = {
         "weight_decay": 0.05,
         "stationarity": 1e-3,
     },
-    "sgd": {"method": "sgd", "batch_size": 7},
-    "flow": {"method": "gf", "dtype": "float64", "network": BALANCED, "step_size": 1},
-    "flow along kinks": {"method": "gf", "dtype": "float64", "step_size": 1},
+    "sgd": {"optimiser": "sgd", "batch_size": 7},
+    "flow": {"optimiser": "gf", "dtype": "float64", "network": BALANCED, "step_size": 1},
+    "flow along kinks": {"optimiser": "gf", "dtype": "float64", "step_size": 1},
 }
 
 
@@ -55,27 +53,27 @@ class KilledAfter(RestartFile):
             raise Killed
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_killed_run_ends_as_one_that_was_not(method: str, tmp_path: Path) -> None:
-    job = train_job(**METHODS[method])
-    undisturbed = train(job, DATA, CPU)
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_a_killed_run_ends_as_one_that_was_not(optimiser: str, tmp_path: Path) -> None:
+    job = train_job(**OPTIMISERS[optimiser])
+    undisturbed = trained(**OPTIMISERS[optimiser])
     path, identity = tmp_path / "out.nc", identity_of(job, DATA)
     for writes in (20, 30, 1):  # each run goes on where the one before was killed
         with pytest.raises(Killed):
-            train(job, DATA, CPU, KilledAfter(path, identity, writes))
+            train(job, DATA, KilledAfter(path, identity, writes))
     last = RestartFile(path, identity, 30)
-    assert last.found is not None and (int(last.found["step"]) == 48 or "flow" in method)
-    xr.testing.assert_identical(train(job, DATA, CPU, last), undisturbed)
+    assert last.state is not None and (int(last.state["step"]) == 48 or "flow" in optimiser)
+    xr.testing.assert_identical(train(job, DATA, last), undisturbed)
 
 
 @pytest.mark.parametrize("change", [{"weight_decay": 0.1}, {"steps": 201}, {"dtype": "float64"}])
 def test_another_run_does_not_take_up_the_state(change: dict[str, Any], tmp_path: Path) -> None:
     job, path = train_job(), tmp_path / "out.nc"
     with pytest.raises(Killed):
-        train(job, DATA, CPU, KilledAfter(path, identity_of(job, DATA), 50))
-    assert RestartFile(path, identity_of(job, DATA), 30).found is not None
-    assert RestartFile(path, identity_of(train_job(**change), DATA), 30).found is None
-    assert RestartFile(path, identity_of(job, DATA.assign(inputs=DATA.inputs * 2)), 30).found is None
+        train(job, DATA, KilledAfter(path, identity_of(job, DATA), 50))
+    assert RestartFile(path, identity_of(job, DATA), 30).state is not None
+    assert RestartFile(path, identity_of(train_job(**change), DATA), 30).state is None
+    assert RestartFile(path, identity_of(job, DATA.assign(inputs=DATA.inputs * 2)), 30).state is None
 
 
 @pytest.mark.parametrize("kept", [0, 100, -1])
@@ -83,7 +81,7 @@ def test_a_torn_state_is_no_state(kept: int, tmp_path: Path) -> None:
     file = RestartFile(tmp_path / "out.nc", "x", 0)
     file.write({"loss": np.arange(1000.0)})
     file.path.write_bytes(file.path.read_bytes()[:kept])
-    assert RestartFile(tmp_path / "out.nc", "x", 0).found is None
+    assert RestartFile(tmp_path / "out.nc", "x", 0).state is None
 
 
 def test_a_state_that_cannot_be_written_stops_nothing(
@@ -103,8 +101,9 @@ def test_a_large_state_is_written_less_often(tmp_path: Path, monkeypatch: pytest
     assert file.next == 110 + 200
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_after_a_kill(tmp_path: Path) -> None:
-    job = train_job(steps=30_000, network={"activation": "relu", "hidden": [64, 64]})
+    job = train_job(steps=8_000, network={"activation": "relu", "hidden": [64, 64]})
     store.write(DATA, tmp_path / "tasks.nc", gaussian_job())
     command = [str(Path(sys.executable).parent / "decaymerge"), "train", "tasks.nc", "out.nc"]
     command += ["--settings", job.model_dump_json(), "--restart-every", "0"]
@@ -116,9 +115,9 @@ def test_the_command_goes_on_after_a_kill(tmp_path: Path) -> None:
         run.send_signal(signal.SIGKILL)
     assert not (tmp_path / "out.nc").exists()
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "going on from step" in done.stderr
-    undisturbed = train(job, DATA, CPU)
-    made = store.read(tmp_path / "out.nc")
+    assert "continuing from step" in done.stderr
+    undisturbed = train(job, DATA)
+    continued = store.read(tmp_path / "out.nc")
     for name in undisturbed.data_vars:
-        np.testing.assert_array_equal(made[name], undisturbed[name])
+        np.testing.assert_array_equal(continued[name], undisturbed[name])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.nc", "tasks.nc"]

@@ -11,23 +11,23 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from builders import gaussian_job
 from decaymerge import store
 from decaymerge.errors import UserError
-from test_tasks import gaussian_job
 
 
 def example(size: int = 1000) -> xr.Dataset:
-    made = xr.Dataset(
+    losses = xr.Dataset(
         {"loss": (("seed", "step"), np.arange(2.0 * size).reshape(2, size))}, coords={"seed": [0, 1]}
     )
-    return store.describe(made, {"loss": "loss"})
+    return store.describe(losses, {"loss": "loss"})
 
 
 def test_round_trip(tmp_path: Path) -> None:
     store.write(example(), tmp_path / "deep/er/x.nc", gaussian_job())
-    found = store.read(tmp_path / "deep/er/x.nc")
-    xr.testing.assert_equal(found, example())
-    assert found.loss.attrs == {"long_name": "loss", "units": "1"}
+    stored = store.read(tmp_path / "deep/er/x.nc")
+    xr.testing.assert_equal(stored, example())
+    assert stored.loss.attrs == {"long_name": "loss", "units": "1"}
     assert [path.name for path in (tmp_path / "deep/er").iterdir()] == ["x.nc"]
 
 
@@ -61,19 +61,26 @@ def test_failed_write_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.M
     assert [path.name for path in tmp_path.iterdir()] == ["x.nc"]
 
 
+WRITER = """
+import sys
+from pathlib import Path
+import numpy as np, xarray as xr
+from decaymerge import store
+from decaymerge.config.scan import Scan
+
+data = xr.Dataset({"loss": (("seed", "step"), np.arange(4e6).reshape(2, -1))})
+print("ready", flush=True)
+store.write(data, Path(sys.argv[1]), Scan())
+"""
+
+
+@pytest.mark.slow
 def test_killed_writer_leaves_no_file_of_that_name(tmp_path: Path) -> None:
     """SIGKILL at moments spread over the write: the file is absent or whole."""
-    script = (
-        "import sys; sys.path.insert(0, sys.argv[2])\n"
-        "from pathlib import Path\n"
-        "from test_store import example, gaussian_job, store\n"
-        "data = example(2_000_000); print('ready', flush=True)\n"
-        "store.write(data, Path(sys.argv[1]), gaussian_job())\n"
-    )
     outcomes = []
     for delay in (0.0, 0.02, 0.04, 0.06, 0.08):
         path = tmp_path / f"{delay}.nc"
-        command = [sys.executable, "-c", script, str(path), str(Path(__file__).parent)]
+        command = [sys.executable, "-c", WRITER, str(path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
             assert writer.stdout is not None and writer.stdout.readline()
             time.sleep(delay)

@@ -11,7 +11,9 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decaymerge import store, tasks
+from builders import CPU, gaussian_data, gaussian_job, reference_outputs, train, train_job, trained
+from commands import decaymerge
+from decaymerge import store
 from decaymerge import train as stage
 from decaymerge.errors import UserError
 from decaymerge.network import initialise
@@ -19,45 +21,11 @@ from decaymerge.seeding import generator
 from decaymerge.train.recorder import kept_steps
 from decaymerge.train.span import InputSpan
 from decaymerge.workflow.jobs import TrainJob
-from test_cli import decaymerge
-from test_network import plain_outputs
-from test_tasks import gaussian_job
-
-CPU = torch.device("cpu")
-
-
-def train(*arguments: Any) -> xr.Dataset:
-    """With the first layer in one piece, as a reader gets it."""
-    return store.with_whole_first_layer(stage.train(*arguments))
-
-
-def train_job(**settings: Any) -> TrainJob:
-    base = {
-        "experiment": "x",
-        "task": "a",
-        "weight_decay": 1e-3,
-        "network": {"activation": "relu", "hidden": [10, 8]},
-        "loss": "logistic",
-        "method": "gd",
-        "step_size": 0.5,
-        "steps": 200,
-        "checkpoints": 6,
-        "batch_size": None,
-        "solver_tolerance": None,
-        "stationarity": None,
-        "finish": None,
-        "dtype": "float32",
-    }
-    return TrainJob.model_validate(base | settings)
-
-
-def trained(seeds: tuple[int, ...] = (0, 1), **settings: Any) -> xr.Dataset:
-    return train(train_job(**settings), tasks.make(gaussian_job(seeds=seeds), []), CPU)
 
 
 def test_minibatch_of_more_samples_than_there_are() -> None:
     with pytest.raises(UserError, match="batch_size: 500 is above the"):
-        trained(method="sgd", batch_size=500)
+        trained(optimiser="sgd", batch_size=500)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-4)])
@@ -71,10 +39,10 @@ def test_blocks_of_1_3_and_10_seeds_give_the_same(dtype: str, tolerance: float) 
 
 
 def test_one_step_is_gradient_descent_with_weight_decay() -> None:
-    job = train_job(steps=1, checkpoints=2, dtype="float64")
-    data = tasks.make(gaussian_job(seeds=(0,)), [])
-    found = train(job, data, CPU)
-    before = [torch.tensor(found[f"W{k}"].values[0, 0], requires_grad=True) for k in (1, 2, 3)]
+    job = train_job(steps=1, kept_steps=2, dtype="float64")
+    data = gaussian_data(seeds=(0,))
+    network = train(job, data)
+    before = [torch.tensor(network[f"W{k}"].values[0, 0], requires_grad=True) for k in (1, 2, 3)]
     x, y = torch.tensor(data.inputs.values[0]), torch.tensor(data.labels.values[0])
     margins = y * (torch.relu(torch.relu(x @ before[0].T) @ before[1].T) @ before[2].T).squeeze(-1)
     loss = torch.log1p(torch.exp(-margins)).mean()
@@ -82,10 +50,10 @@ def test_one_step_is_gradient_descent_with_weight_decay() -> None:
         zip(before, torch.autograd.grad(loss, before), strict=True), start=1
     ):
         expected = (1 - 0.5 * 1e-3) * weight.detach() - 0.5 * gradient
-        np.testing.assert_allclose(found[f"W{k}"].values[0, 1], expected, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(network[f"W{k}"].values[0, 1], expected, rtol=1e-12, atol=1e-15)
 
 
-def plain_gradient_descent(job: TrainJob, data: xr.Dataset) -> list[np.ndarray]:
+def reference_gradient_descent(job: TrainJob, data: xr.Dataset) -> list[np.ndarray]:
     """All d coordinates of the first layer, one seed at a time, gradients by autograd."""
     ends = []
     for seed in data.seed.values.tolist():
@@ -94,7 +62,7 @@ def plain_gradient_descent(job: TrainJob, data: xr.Dataset) -> list[np.ndarray]:
         weights = [torch.tensor(weight, requires_grad=True) for weight in start]
         x, y = (torch.tensor(data[name].sel(seed=seed).values) for name in ("inputs", "labels"))
         for _ in range(job.steps):
-            margins = y * plain_outputs(job.network, weights, x)
+            margins = y * reference_outputs(job.network, weights, x)
             gradients = torch.autograd.grad(torch.log1p(torch.exp(-margins)).mean(), weights)
             with torch.no_grad():
                 for weight, gradient in zip(weights, gradients, strict=True):
@@ -118,37 +86,37 @@ def test_training_in_the_span_of_the_inputs_is_plain_gradient_descent(
 ) -> None:
     monkeypatch.setattr(stage, "InputSpan", lambda inputs, first, **_: InputSpan(inputs, first))
     job = train_job(network=network, dtype="float64", steps=100, step_size=0.2)
-    data = tasks.make(gaussian_job(samples=samples), [])
-    found = train(job, data, CPU)
-    for k, expected in enumerate(plain_gradient_descent(job, data), start=1):
-        np.testing.assert_allclose(found[f"W{k}"].sel(step=100), expected, rtol=1e-9, atol=1e-12)
+    data = gaussian_data(samples=samples)
+    trained_network = train(job, data)
+    for k, expected in enumerate(reference_gradient_descent(job, data), start=1):
+        np.testing.assert_allclose(trained_network[f"W{k}"].sel(step=100), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("samples", [50, 4])
 def test_the_first_layer_is_kept_in_the_span_and_read_whole(samples: int, tmp_path: Path) -> None:
     job = train_job(steps=50, weight_decay=1e-2)
-    data = tasks.make(gaussian_job(samples=samples), [])
+    data = gaussian_data(samples=samples)
     parts = stage.train(job, data, CPU)
     rank = min(samples, 6)  # half of the 12 coordinates
     assert "W1" not in parts and parts.sizes["rank_1"] == rank
     store.write(parts, tmp_path / "network.nc", job)
-    found = store.read(tmp_path / "network.nc", "W1")
-    assert set(found) == {"W1", "W2", "W3", "loss", "error", "last_step", "stationary"}
-    plain = train(train_job(steps=50, weight_decay=1e-2, dtype="float64"), data, CPU)  # in all coordinates
-    np.testing.assert_allclose(found.W1, plain.W1, rtol=1e-4, atol=1e-5)
-    assert found.W1.dims == ("seed", "step", "out_1", "in_1") and found.W1.dtype == np.float32
+    whole = store.read(tmp_path / "network.nc", "W1")
+    assert set(whole) == {"W1", "W2", "W3", "loss", "error", "last_step", "stationary"}
+    reference = train(train_job(steps=50, weight_decay=1e-2, dtype="float64"), data)  # in all coordinates
+    np.testing.assert_allclose(whole.W1, reference.W1, rtol=1e-4, atol=1e-5)
+    assert whole.W1.dims == ("seed", "step", "out_1", "in_1") and whole.W1.dtype == np.float32
 
 
 def test_inputs_that_span_all_coordinates_need_no_basis() -> None:
-    data = tasks.make(gaussian_job(overlap="same"), [])
+    data = gaussian_data(overlap="same")
     assert "W1" in stage.train(train_job(steps=1), data, CPU)
 
 
 def test_first_layer_only_decays_outside_the_span_of_the_inputs() -> None:
     """Off the task's coordinates W_1(T) is (1-ηλ)^T W_1(0), exactly (the identity at ε = 0)."""
-    found = trained(dtype="float64", weight_decay=1e-2)  # in all coordinates, so nothing of it is built in
-    first = found.W1.values[..., 6:]  # the other task's half of the 12 coordinates
-    decay = (1 - 0.5 * 1e-2) ** found.step.values
+    network = trained(dtype="float64", weight_decay=1e-2)  # in all coordinates, so nothing of it is built in
+    first = network.W1.values[..., 6:]  # the other task's half of the 12 coordinates
+    decay = (1 - 0.5 * 1e-2) ** network.step.values
     np.testing.assert_allclose(first, decay[:, None, None] * first[:, :1], rtol=1e-12, atol=1e-14)
 
 
@@ -161,22 +129,22 @@ def test_weight_decay_changes_neither_the_initial_weights_nor_what_is_kept() -> 
 
 def test_fixed_outer_layer_stays() -> None:
     network = {"activation": "relu", "hidden": [10, 8], "fixed_outer_layer": True}
-    found = trained(network=network, weight_decay=0.1)
-    assert (found.W3.sel(step=0) == found.W3).all()
-    assert not (found.W2.sel(step=0) == found.W2).all()
+    networks = trained(network=network, weight_decay=0.1)
+    assert (networks.W3.sel(step=0) == networks.W3).all()
+    assert not (networks.W2.sel(step=0) == networks.W2).all()
 
 
 def test_training_lowers_the_loss_and_the_last_weights_give_it() -> None:
-    found = trained(steps=500)
-    assert (found.loss.sel(step=500) < 0.2 * found.loss.sel(step=0)).all()
-    assert found.loss.dims == ("seed", "step")
+    loss = trained(steps=500).loss
+    assert (loss.sel(step=500) < 0.2 * loss.sel(step=0)).all()
+    assert loss.dims == ("seed", "step")
 
 
 @given(st.integers(1, 10**7), st.integers(2, 200))
-def test_kept_steps(steps: int, checkpoints: int) -> None:
-    kept = kept_steps(steps, checkpoints)
+def test_kept_steps(steps: int, count: int) -> None:
+    kept = kept_steps(steps, count)
     assert kept[0] == 0 and kept[-1] == steps
-    assert len(kept) <= checkpoints
+    assert len(kept) <= count
     assert kept == sorted(set(kept))
 
 
@@ -190,7 +158,7 @@ def test_kept_steps_are_log_spaced() -> None:
     "settings", [{"step_size": 1e4, "weight_decay": 0.1}, {"step_size": 3e3, "weight_decay": 0.0}]
 )
 def test_divergence_names_all_and_leaves_no_output(tmp_path: Path, settings: dict[str, float]) -> None:
-    store.write(tasks.make(gaussian_job(seeds=(4, 5)), []), tmp_path / "tasks.nc", gaussian_job())
+    store.write(gaussian_data(seeds=(4, 5)), tmp_path / "tasks.nc", gaussian_job())
     job = train_job(**settings).model_dump_json()
     done = decaymerge("train", tmp_path / "tasks.nc", tmp_path / "out.nc", "--settings", job)
     assert done.returncode == 1
@@ -202,7 +170,7 @@ def test_divergence_names_all_and_leaves_no_output(tmp_path: Path, settings: dic
 
 
 def test_progress_in_a_log_is_lines_with_the_loss(tmp_path: Path) -> None:
-    store.write(tasks.make(gaussian_job(), []), tmp_path / "tasks.nc", gaussian_job())
+    store.write(gaussian_data(), tmp_path / "tasks.nc", gaussian_job())
     settings = train_job().model_dump_json()
     done = decaymerge("train", tmp_path / "tasks.nc", tmp_path / "out.nc", "--settings", settings)
     assert done.returncode == 0
@@ -211,17 +179,17 @@ def test_progress_in_a_log_is_lines_with_the_loss(tmp_path: Path) -> None:
 
 
 def test_output_holds_its_settings_and_versions(tmp_path: Path) -> None:
-    store.write(tasks.make(gaussian_job(), []), tmp_path / "tasks.nc", gaussian_job())
+    store.write(gaussian_data(), tmp_path / "tasks.nc", gaussian_job())
     job = train_job()
     decaymerge("train", tmp_path / "tasks.nc", tmp_path / "out.nc", "--settings", job.model_dump_json())
-    found = store.read(tmp_path / "out.nc")
-    assert TrainJob.model_validate_json(found.attrs["settings"]) == job
-    assert found.attrs["seeds"] == "0,1"
-    assert {"code_revision", "code_clean", "torch", "numpy", "python"} <= set(found.attrs)
-    assert json.loads(found.attrs["settings"])["network"]["hidden"] == [10, 8]
-    for name, variable in found.data_vars.items():
+    network = store.read(tmp_path / "out.nc")
+    assert TrainJob.parse(network.attrs["settings"]) == job
+    assert network.attrs["seeds"] == "0,1"
+    assert {"code_revision", "code_clean", "torch", "numpy", "python"} <= set(network.attrs)
+    assert json.loads(network.attrs["settings"])["network"]["hidden"] == [10, 8]
+    for name, variable in network.data_vars.items():
         assert variable.attrs["long_name"] and variable.attrs["units"] == "1", name
-    assert found.W1.dims == ("seed", "step", "out_1", "in_1")
+    assert network.W1.dims == ("seed", "step", "out_1", "in_1")
 
 
 def test_unknown_settings_of_a_job_are_refused() -> None:
@@ -230,9 +198,9 @@ def test_unknown_settings_of_a_job_are_refused() -> None:
 
 
 def test_member_of_another_experiment_differs() -> None:
-    data = tasks.make(gaussian_job(), [])
-    one, other = (train(train_job(experiment=name, steps=1), data, CPU) for name in ("x", "y"))
-    assert not np.array_equal(one.W1, other.W1)
+    data = gaussian_data()
+    x, y = (train(train_job(experiment=name, steps=1), data) for name in ("x", "y"))
+    assert not np.array_equal(x.W1, y.W1)
 
 
 def test_a_diverged_end_is_found_even_where_the_loss_is_finite() -> None:

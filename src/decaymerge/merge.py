@@ -53,9 +53,10 @@ def _merged_layers(
     layers = list(zip(*weights, strict=True))
     trained = job.network.trained_layers
     fixed = [layer[0] for layer in layers[trained:]]
-    if not MERGE_METHODS[method_of(merging)[0]].needs:
+    needs = MERGE_METHODS[method_of(merging)[0]].needs
+    if not needs:
         return [apply(merging, layer) for layer in layers[:trained]] + fixed
-    if not inputs:
+    if not inputs and needs & {"own_inputs", "merged_inputs"}:
         raise UserError(f"merge: {merge_name(merging)} needs the tasks' data; give them with --tasks")
     merged = [torch.empty_like(layer[0]) for layer in layers[:trained]]
     for seed, step in np.ndindex(*layers[0][0].shape[:2]):  # all at once would take too much memory

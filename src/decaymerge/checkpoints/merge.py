@@ -44,7 +44,8 @@ def merged(sources: Sources, job: CheckpointsJob, tensor: str) -> Tensor:
     if info.dtype is None:
         return sources.first.read([tensor])[0].clone()
     summands, base = sources.read(tensor)
-    total: Tensor = apply(job.method, summands)
+    available = {} if base is None else {"base": base}
+    total: Tensor = apply(job.method, summands, **available)
     made = (total if base is None else base + total).to(info.dtype).contiguous()
     if not made.isfinite().all():
         raise UserError(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import BeforeValidator, create_model
+from pydantic import BeforeValidator, Discriminator, Tag, create_model
 
 from decaymerge.config.base import Settings, refuse
 from decaymerge.config.numbers import number, shortest
@@ -15,7 +15,10 @@ def _model(name: str, method: MergeMethod) -> type[Settings]:
     fields: dict[str, Any] = {"method": (Literal[name], ...)}
     for key, parameter in method.parameters.items():
         default = ... if parameter.default is parameter.empty else parameter.default
-        fields[key] = (Annotated[parameter.annotation, BeforeValidator(number)], default)
+        annotation = parameter.annotation
+        if annotation is not bool:
+            annotation = Annotated[annotation, BeforeValidator(number)]
+        fields[key] = (annotation, default)
     title = f"{name.title().replace('_', '')}Merge"
     return create_model(title, __base__=Settings, __doc__=method.description, **fields)
 
@@ -26,24 +29,40 @@ MODELS = {name: _model(name, method) for name, method in MERGE_METHODS.items() i
 
 
 def _known_method(value: Any) -> Any:
-    """Report one error for a bad method; pydantic would report one for each member of the union."""
-    name = value.get("method") if isinstance(value, Mapping) else value
-    if name in PLAIN and not isinstance(value, Mapping):
+    """Refuse a bad method here, in one line; pydantic would say no more than that it knows no such tag."""
+    if isinstance(value, Settings):
         return value
-    if name not in MERGE_METHODS:
+    name = value.get("method") if isinstance(value, Mapping) else value
+    if not isinstance(name, str) or name not in MERGE_METHODS:
         raise refuse(f"a merge method is expected: {', '.join(MERGE_METHODS)}")
-    if name not in MODELS:
+    if isinstance(value, Mapping) and name not in MODELS:
         raise refuse(f"{name} has no parameters; write its name alone")
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) and name not in PLAIN:
         keys = ", ".join(f"{key}: …" for key in MERGE_METHODS[name].parameters)
         raise refuse(f"{name} has parameters; write {{method: {name}, {keys}}}")
     return value
 
 
+def _form(value: Any) -> str:
+    """Which member of the union decides: ``by name`` for a method without settings, else the method."""
+    if isinstance(value, str):
+        return "by name"
+    return str(value["method"] if isinstance(value, Mapping) else value.method)
+
+
 if TYPE_CHECKING:
     MergeSettings = str | Settings
 else:
-    MergeSettings = Annotated[Union[(Literal[PLAIN], *MODELS.values())], BeforeValidator(_known_method)]
+    MergeSettings = Annotated[
+        Union[
+            (
+                Annotated[Literal[PLAIN], Tag("by name")],
+                *(Annotated[model, Tag(name)] for name, model in MODELS.items()),
+            )
+        ],
+        Discriminator(_form),
+        BeforeValidator(_known_method),
+    ]
     """A method by its name, or a mapping of its name and its parameters."""
 
 

@@ -12,10 +12,13 @@ from decaymerge.workflow.jobs import FigureJob
 
 
 def against_task_count(values: xr.DataArray) -> xr.DataArray:
-    """Mean over tasks, and over the sums of as many, at the last step; ``tasks``, their number, is for ``pair``."""
+    """Mean over tasks, and over merge sets of as many, at the last step; ``tasks``, their number, replaces
+    ``merge_set``.
+    """
     last = values.isel(step=-1)
-    tasks = last.isel(weight_decay=0, seed=0, model=0).count("task")
-    return last.mean("task").assign_coords(pair=tasks.values).rename(pair="tasks").groupby("tasks").mean()
+    counts = last.isel(weight_decay=0, seed=0, model=0).count("task")
+    means = last.mean("task").assign_coords(merge_set=counts.values).rename(merge_set="tasks")
+    return means.groupby("tasks").mean()
 
 
 def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
