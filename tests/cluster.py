@@ -25,7 +25,7 @@ PARTITION = "debug"
 ACCOUNT = "root"
 """Accounting makes it for this user by itself."""
 NODES = ["one", "two"]
-"""Two daemons on this machine, of two cores and 5 GB each; the report of claims asks for two cores."""
+"""Two daemons on this machine, of two cores and 5 GB each; the page of claims asks for two cores."""
 SLURM = """
 ClusterName=decaymerge
 SlurmctldHost={host}(127.0.0.1)

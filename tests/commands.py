@@ -16,11 +16,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
-IMPORTED = """
-    snakemake.cli snakemake.assets snakemake.profiles snakemake.report.html_reporter snakemake.storage
-    snakemake_executor_plugin_cluster_generic yte
-    decaymerge.config decaymerge.fetch.model decaymerge.workflow.estimates decaymerge.workflow.preflight
-""".split()
+IMPORTED = (
+    "snakemake.cli",
+    "snakemake.assets",
+    "snakemake.profiles",
+    "snakemake.report.html_reporter",
+    "snakemake.storage",
+    "snakemake_executor_plugin_cluster_generic",
+    "yte",
+    "decaymerge.config",
+    "decaymerge.fetch.model",
+    "decaymerge.workflow.estimates",
+    "decaymerge.workflow.labels",
+    "decaymerge.workflow.preflight",
+)
 """Modules that every start of Snakemake on this workflow imports."""
 
 
@@ -52,6 +61,17 @@ def decaymerge(*arguments: object) -> subprocess.CompletedProcess[str]:
         stderr.write(f"{code}\n")
         code = 1
     return subprocess.CompletedProcess(command, int(str(code or 0)), stdout.getvalue(), stderr.getvalue())
+
+
+def command_names() -> list[str]:
+    """Every command of the package, as it is typed."""
+    from decaymerge.cli import app
+
+    return [
+        command.name or command.callback.__name__.replace("_", "-")
+        for part in app.registered_groups
+        for command in part.typer_instance.registered_commands
+    ]
 
 
 class SnakemakeServer:

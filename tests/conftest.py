@@ -76,9 +76,13 @@ class Workflow:
     def _arguments(self, *arguments: str) -> list[str]:
         config, checkout = self.folder / "config.yaml", self.server.checkout
         config.write_text(json.dumps(self.config))
-        places = ["--snakefile", str(checkout / "Snakefile"), "--directory", str(self.folder)]
-        places += ["--workflow-profile", str(checkout / "profiles/default"), "--configfile", str(config)]
-        return [*places, *arguments]
+        options = {
+            "configfile": config,
+            "snakefile": checkout / "Snakefile",
+            "workflow-profile": checkout / "profiles/default",
+            "directory": self.folder,
+        }
+        return [*(word for name, place in options.items() for word in (f"--{name}", str(place))), *arguments]
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         """Snakemake as a process of its own, for tests that disturb it."""
@@ -138,7 +142,7 @@ def assert_same_results(folder: Path, expected: Path) -> None:
 def smoke() -> Workflow:
     """The smoke configuration, run to its end in ``runs/smoke`` of the copied checkout."""
     folder = snakemake_server().checkout / "runs/smoke"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     workflow = Workflow(folder, smoke_config())
     workflow.run()
     return workflow

@@ -11,81 +11,95 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import xarray as xr
 import yaml
 from transformers import BertForSequenceClassification
 
+from commands import decaymerge
 from conftest import CACHE, REPOSITORY
 from decaymerge import store
-from decaymerge.config import check
-from decaymerge.config.experiment import Experiment
+from decaymerge.config import Config, parse
 from decaymerge.workflow import jobs
 
+MINIMAL = (REPOSITORY / "examples/minimal.py").read_text()
+STEPS = 6000
 TOLERANCE = 0.01
 """Relative, of losses after 6000 float32 steps (0.0024 here): rounding differs, and grows at the kinks of ReLU."""
 
+Numbers = dict[tuple[str, str], tuple[float, float]]
+"""Loss and error by task and network."""
 
-@pytest.fixture(scope="module")
-def printed() -> dict[tuple[str, str], tuple[float, float]]:
-    """Loss and error by task and network."""
-    path = REPOSITORY / "examples/minimal.py"
-    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=True)
-    found = re.findall(r"task (\w), (\w+): loss ([\d.]+), error ([\d.]+)%", done.stdout)
-    return {(task, name): (float(loss), float(error) / 100) for task, name, loss, error in found}
+
+def minimal_numbers(steps: int) -> Numbers:
+    """What the example prints when it takes this many steps."""
+    program = MINIMAL.replace(f", {STEPS}, ", f", {steps}, ")
+    assert program.count(f", {steps}, ") == 1
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    printed = re.findall(r"task (\w), (\w+): loss ([\d.]+), error ([\d.]+)%", done.stdout)
+    return {(task, name): (float(loss), float(error) / 100) for task, name, loss, error in printed}
+
+
+def configuration(steps: int) -> Config:
+    """``independent`` of the default configuration, seed 0 alone."""
+    raw = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text())["experiments"]["independent"]
+    assert raw["training"]["steps"] == STEPS
+    raw["training"]["steps"] = steps
+    return parse({"experiments": {"independent": raw | {"seeds": 1}}})
 
 
 def command(*arguments: object) -> None:
-    subprocess.run(
-        [Path(sys.executable).parent / "decaymerge", *map(str, arguments)], check=True, capture_output=True
-    )
+    done = decaymerge(*arguments)
+    assert done.returncode == 0, done.stderr
 
 
-@pytest.fixture(scope="module")
-def experiment() -> Experiment:
-    """``independent`` of the default configuration, seed 0 alone."""
-    raw = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text())["experiments"]["independent"]
-    return check({"experiments": {"independent": raw | {"seeds": 1}}}).experiments["independent"]
-
-
-def test_minimal_numbers_are_the_workflows(
-    printed: dict[tuple[str, str], tuple[float, float]], experiment: Experiment, tmp_path: Path
-) -> None:
+def workflow_evaluation(steps: int, folder: Path) -> xr.Dataset:
+    """Losses and errors at the last step, by the commands of the workflow's jobs."""
+    config, place = configuration(steps), {"experiment": "independent", "block": "0-0"}
+    decay = place | {"weight_decay": "0.001"}
     data, own = {}, {}
     for task in "ab":
-        data[task], own[task] = tmp_path / f"tasks_{task}.nc", tmp_path / f"own_{task}.nc"
-        settings = jobs.tasks_job("independent", experiment, task, "0-0")
-        command("tasks", data[task], "--settings", settings.model_dump_json())
-        training = jobs.train_job("independent", experiment, task, "0.001")
+        data[task], own[task] = folder / f"tasks_{task}.nc", folder / f"own_{task}.nc"
+        drawing = jobs.TasksJob.of(config, task=task, **place)
+        command("tasks", data[task], "--settings", drawing.model_dump_json())
+        training = jobs.TrainJob.of(config, task=task, **decay)
         command("train", data[task], own[task], "--settings", training.model_dump_json())
-    merged, evaluated = tmp_path / "merged.nc", tmp_path / "evaluated.nc"
-    command("merge", merged, *own.values(), "--settings", jobs.merge_job(experiment).model_dump_json())
+    merged, evaluated = folder / "merged.nc", folder / "evaluated.nc"
+    merging = jobs.MergeJob.of(config, merge_set="a+b", **decay)
+    command("merge", merged, *own.values(), "--settings", merging.model_dump_json())
     files = [f"--{kind}={path}" for kind, paths in (("tasks", data), ("own", own)) for path in paths.values()]
-    settings_of = jobs.evaluate_job(experiment, "a+b", "0.001").model_dump_json()
-    command("evaluate", evaluated, *files, f"--merged={merged}", "--settings", settings_of)
-    last = store.read(evaluated).isel(step=-1, seed=0)
+    evaluation = jobs.EvaluateJob.of(config, merge_set="a+b", **decay)
+    command("evaluate", evaluated, *files, f"--merged={merged}", "--settings", evaluation.model_dump_json())
+    return store.read(evaluated).isel(step=-1, seed=0)
+
+
+@pytest.mark.parametrize("steps", [200, pytest.param(STEPS, marks=pytest.mark.slow)])
+def test_minimal_numbers_are_the_workflows(steps: int, tmp_path: Path) -> None:
+    printed, evaluation = minimal_numbers(steps), workflow_evaluation(steps, tmp_path)
     assert set(printed) == {(task, name) for task in "ab" for name in ("own", "sum")}
     for (task, name), (loss, error) in printed.items():
-        expected = last.sel(task=task, model=name)
+        expected = evaluation.sel(task=task, model=name)
         assert np.isclose(loss, float(expected.loss), rtol=TOLERANCE), (task, name)
         assert np.isclose(error, float(expected.error), atol=1.01 / 300), (task, name)
 
 
 def test_minimal_stays_minimal() -> None:
-    lines = (REPOSITORY / "examples/minimal.py").read_text().splitlines()
+    lines = MINIMAL.splitlines()
     assert len(lines) <= 60 and not any("decaymerge." in line for line in lines if "import" in line)
 
 
+@pytest.mark.slow
 def test_minilm(tmp_path: Path) -> None:
     """Small: its numbers mean nothing."""
-    command = [sys.executable, str(REPOSITORY / "examples/minilm.py"), "--small", "--output", str(tmp_path)]
+    arguments = [sys.executable, str(REPOSITORY / "examples/minilm.py"), "--small", "--output", str(tmp_path)]
     environment = os.environ | {"DECAYMERGE_CACHE": str(CACHE)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "results.json").read_text())
-    rows = {row["model"]: row for row in found["accuracy"]}
+    results = json.loads((tmp_path / "results.json").read_text())
+    rows = {row["model"]: row for row in results["accuracy"]}
     assert set(rows) == {"base", "own (polarity)", "own (gender)", "sum", "average", "scaled=0.7"}
-    for task, majority in found["majority"].items():
+    for task, majority in results["majority"].items():
         assert rows[f"own ({task})"][task] > max(majority, 1 - majority)
-    ranks = found["rank_correlation"]
+    ranks = results["rank_correlation"]
     assert len(ranks) == 2 * 5 * 2 and all(row["matrices"] == 37 for row in ranks)
     assert all(math.isfinite(row["spearman"]) for row in ranks)
     network, loaded = cast(

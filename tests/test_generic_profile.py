@@ -1,4 +1,4 @@
-"""The profile for other schedulers, on a small fake of PBS."""
+"""The profiles for clusters: both are read, and that for any scheduler works on a small fake of PBS."""
 
 import os
 import re
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import REPOSITORY, Workflow, assert_same_results, smoke_config
+from builders import smoke_config
+from conftest import REPOSITORY, Workflow, assert_same_results
 
 OPTIONS = (
     f"--profile {REPOSITORY}/profiles/generic --seconds-between-status-checks 1 --latency-wait 15".split()
@@ -22,17 +23,27 @@ def fake_pbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.workflow
+@pytest.mark.parametrize("profile", ["generic", "slurm"])
+def test_profile_plans_every_job(tmp_path: Path, profile: str) -> None:
+    planned = Workflow(tmp_path, smoke_config()).planned("--profile", f"{REPOSITORY}/profiles/{profile}")
+    assert planned["train"] == 20 and planned["claims_page"] == 1
+
+
+@pytest.mark.slow
 def test_smoke_run_is_the_local_one(fake_pbs: Path, smoke: Workflow) -> None:
     workflow = Workflow(fake_pbs.parent / "run", smoke_config())
     workflow.folder.mkdir()
     workflow.run(*OPTIONS)
     assert_same_results(workflow.folder, smoke.folder)
     options = [file.read_text() for file in fake_pbs.glob("*/options")]
-    # Groups: fewer submissions than jobs, on one core each.
+    # Groups: fewer submissions than jobs, on one core each, the page of claims on two.
     assert len(options) < 60
     assert all(re.search(r"select=1:ncpus=[12]:mem=\d+mb:ngpus=0 -l walltime=\d+ ", text) for text in options)
 
 
+@pytest.mark.slow
+@pytest.mark.workflow
 def test_gpu_is_asked_for(fake_pbs: Path) -> None:
     workflow = Workflow(fake_pbs.parent / "run", {**smoke_config(), "device": "cuda"})
     workflow.folder.mkdir()

@@ -42,5 +42,5 @@ def test_by_ncdump(files: list[Path]) -> None:
     (summary,) = (path for path in files if path.match("weight_decay/summary.nc"))
     done = subprocess.run([*show, str(summary)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for name in ("loss(pair, weight_decay, seed, step, model, task)", "stable_rank", "code_revision"):
+    for name in ("loss(merge_set, weight_decay, seed, step, model, task)", "stable_rank", "code_revision"):
         assert name in done.stdout, name

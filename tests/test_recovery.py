@@ -1,6 +1,6 @@
 """Runs that are killed, and disks that are full: the next run ends as an undisturbed one.
 
-`make test` tries a few moments; `make fault-test` ten of each kind, every time on a smoke run from its start.
+`make test-all` tries a few moments; `make fault-test` ten of each kind, every time on a smoke run from its start.
 """
 
 import os
@@ -16,18 +16,14 @@ import psutil
 import pytest
 import xarray as xr
 
-from conftest import Workflow, assert_same_results, smoke_config
+from builders import smoke_config
+from conftest import Workflow, assert_same_results
 from decaymerge import store
 
 
 def start(workflow: Workflow) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        workflow.command(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        cwd=workflow.folder,
-    )
+    quiet = subprocess.DEVNULL
+    return workflow.start(stdout=quiet, stderr=quiet, start_new_session=True)
 
 
 def kill_snakemake(run: subprocess.Popen[bytes]) -> str:
@@ -77,6 +73,7 @@ def finish(workflow: Workflow) -> None:
     workflow.run()
 
 
+@pytest.mark.slow
 def test_killed_runs_go_on_and_end_the_same(smoke: Workflow, tmp_path: Path) -> None:
     moments = random.Random(0)
     workflow = Workflow(tmp_path, smoke_config())
@@ -114,6 +111,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.slow
+@pytest.mark.workflow
 def test_full_disk_is_told_and_harms_nothing(small_disk: Path, tmp_path: Path) -> None:
     config = smoke_config()
     config["experiments"] = {
@@ -150,6 +149,7 @@ def test_full_disk_is_told_and_harms_nothing(small_disk: Path, tmp_path: Path) -
         xr.testing.assert_identical(store.read(small_disk / target), store.read(elsewhere.folder / target))
 
 
+@pytest.mark.slow
 def test_number_of_cores_changes_no_bit(smoke: Workflow, tmp_path: Path) -> None:
     """The smoke run has all cores."""
     workflow = Workflow(tmp_path, smoke_config())

@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, Page
 
+from commands import command_names
 from conftest import REPOSITORY
 from decaymerge.config import json_schema
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -41,11 +45,13 @@ def address(site: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def page(browser: Browser) -> Page:
+def page(browser: "Browser") -> "Page":
     return browser.new_page()
 
 
-def test_every_page_opens_without_an_error_and_asks_nobody_else(page: Page, site: Path, address: str) -> None:
+def test_every_page_opens_without_an_error_and_asks_nobody_else(
+    page: "Page", site: Path, address: str
+) -> None:
     troubles: list[str] = []
 
     def note(bad: bool, what: str) -> None:
@@ -68,7 +74,7 @@ def test_every_page_opens_without_an_error_and_asks_nobody_else(page: Page, site
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_formulas_are_mathml_and_the_page_fits(page: Page, address: str, width: int) -> None:
+def test_formulas_are_mathml_and_the_page_fits(page: "Page", address: str, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(f"{address}explanation/theory/")
     text = page.inner_text("article")
@@ -80,14 +86,14 @@ def test_formulas_are_mathml_and_the_page_fits(page: Page, address: str, width: 
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_a_formula_leads_to_its_function(page: Page, address: str) -> None:
+def test_a_formula_leads_to_its_function(page: "Page", address: str) -> None:
     page.goto(f"{address}explanation/theory/")
     page.locator("article a", has_text="norm_preservation").first.click()
     assert page.url.endswith("reference/library/#decaymerge.claims.stationary.norm_preservation")
     page.get_by_text("p^(K-k) B²").first.wait_for()  # the page is long, and may still be loading
 
 
-def test_every_setting_is_in_the_reference(page: Page, address: str) -> None:
+def test_every_setting_is_in_the_reference(page: "Page", address: str) -> None:
     page.goto(f"{address}reference/configuration/")
     schema = json_schema()
     models = {"Config": schema} | schema["$defs"]
@@ -99,25 +105,15 @@ def test_every_setting_is_in_the_reference(page: Page, address: str) -> None:
     assert "number" in step_size and "required" in step_size and "> 0" in step_size and "η" in step_size
 
 
-def test_every_command_is_in_the_reference(page: Page, address: str) -> None:
+def test_every_command_is_in_the_reference(page: "Page", address: str) -> None:
     page.goto(f"{address}reference/commands/")
     text = page.inner_text("article")
-    for command in (
-        "tasks",
-        "train",
-        "merge",
-        "scan",
-        "verify",
-        "inspect",
-        "check",
-        "overview",
-        "fetch-model",
-    ):
-        assert f"decaymerge {command}" in text
+    for name in command_names():
+        assert f"decaymerge {name}" in text, name
     assert "--max-memory" in text
 
 
-def test_search_finds_a_page(page: Page, address: str) -> None:
+def test_search_finds_a_page(page: "Page", address: str) -> None:
     page.set_viewport_size({"width": 1280, "height": 900})
     page.goto(address)
     page.locator("input.md-search__input").click()

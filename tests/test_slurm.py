@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import xarray as xr
 
+from builders import smoke_config
 from cluster import ACCOUNT, PARTITION, Cluster, wait_until
-from conftest import REPOSITORY, Workflow, assert_same_results, smoke_config
+from conftest import REPOSITORY, Workflow, assert_same_results
 from decaymerge import store
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.workflow]
 
 # What a test may not wait for; all else is the profile's.
 OPTIONS = f"""
@@ -28,9 +29,9 @@ WEIGHTS = "results/trained/train/a/weight_decay={}/seeds=0-{}.nc"
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    found = Cluster(tmp_path_factory.mktemp("slurm"))
-    yield found
-    found.stop()
+    cluster = Cluster(tmp_path_factory.mktemp("slurm"))
+    yield cluster
+    cluster.stop()
 
 
 def trainings(steps: int, weight_decay: list[float], seeds: int) -> dict[str, Any]:
@@ -44,13 +45,12 @@ def trainings(steps: int, weight_decay: list[float], seeds: int) -> dict[str, An
                 "training": {
                     "step_size": 0.5,
                     "steps": steps,
-                    "checkpoints": 10,
+                    "kept_steps": 10,
                     "weight_decay": weight_decay,
                 },
                 "seeds": seeds,
             }
-        },
-        "figures": {"figure2": {}, "figure3": {}},
+        }
     }
 
 
@@ -93,8 +93,8 @@ def test_training_killed_for_its_time_goes_on(cluster: Cluster, tmp_path: Path) 
     workflow.run(target, *OPTIONS, "--retries", "5", "--set-resources", "train:runtime=1")
     assert cluster.logged("Time limit exhausted")
     log = (tmp_path / "logs/trained/train/a/weight_decay=0.001/seeds=0-9.log").read_text()
-    found = re.search(r"going on from step (\d+)", log)
-    assert found and int(found[1]) > 0
+    start = re.search(r"continuing from step (\d+)", log)
+    assert start and int(start[1]) > 0
     (local,) = locally(tmp_path, config, target)
     xr.testing.assert_identical(store.read(tmp_path / target), local)
 
@@ -104,8 +104,7 @@ def started(workflow: Workflow, *arguments: str) -> Iterator[subprocess.Popen[by
     """Snakemake while something happens; then it has to end well, within ten minutes: it asks ever more rarely."""
     log = workflow.folder / "snakemake.log"
     with log.open("w") as stream:
-        command = workflow.command(*arguments)
-        running = subprocess.Popen(command, stdout=stream, stderr=stream, cwd=workflow.folder)
+        running = workflow.start(*arguments, stdout=stream, stderr=stream)
         try:
             yield running
             assert running.wait(600) == 0, log.read_text()

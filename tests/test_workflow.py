@@ -26,7 +26,7 @@ pytestmark = pytest.mark.workflow
 def assert_planned(
     workflow: Workflow, jobs: dict[str, int], drawn: Collection[str] = (), target: str = "all"
 ) -> set[str]:
-    """A run would start these jobs and those that draw these pictures, and no others; returns the files it writes."""
+    """A run would start these jobs, those that draw these pictures, and no others; returns the files in them."""
     output = workflow.dry_run(target)
     pictures = {"draw": len(drawn)} if drawn else NOTHING
     assert jobs_by_rule(output) == jobs | pictures
@@ -225,7 +225,9 @@ def test_one_more_decay_of_a_claimed_experiment(finished: Workflow) -> None:
     assert_planned(finished, {"train": 2, "check_claims": 1, "gather_claims": 1, "claims_page": 1})
 
 
-@pytest.mark.parametrize("module", ["config/__init__.py", "config/figures.py", "workflow/jobs.py", "cli/stages.py"])
+@pytest.mark.parametrize(
+    "module", ["config/__init__.py", "config/figures.py", "workflow/jobs.py", "cli/stages.py"]
+)
 def test_edit_of_what_only_passes_settings_on_reruns_nothing(finished: Workflow, module: str) -> None:
     with edited(finished, module):
         assert_planned(finished, NOTHING)

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Workflow, smoke_config
+from builders import smoke_config
+from conftest import Workflow
+
+pytestmark = pytest.mark.workflow
 
 
 @pytest.mark.parametrize(
@@ -27,11 +30,9 @@ def test_job_of_a_diverging_step_size_shows_its_error(tmp_path: Path) -> None:
     config["experiments"] = {"mine": config["experiments"]["independent"]}
     del config["figures"]  # they name experiments that this configuration lacks
     config["experiments"]["mine"]["training"] |= {"step_size": 1e5, "weight_decay": [0.1]}
-    workflow = Workflow(tmp_path, config)
-    done = workflow.snakemake()
+    target = "results/mine/train/a/weight_decay=0.1/seeds=0-1.nc"
+    done = Workflow(tmp_path, config).snakemake(target)
     assert done.returncode != 0
-    assert (
-        "training diverged: experiment mine, task a, weight_decay 0.1, seed 0, step"
-        in done.stdout + done.stderr
-    )
-    assert not list((tmp_path / "results").rglob("train/**/*.nc"))
+    message = "training diverged: experiment mine, task a, weight_decay 0.1, seed 0, step"
+    assert message in done.stdout + done.stderr
+    assert not (tmp_path / target).exists()

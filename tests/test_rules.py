@@ -1,0 +1,204 @@
+"""What the rules say of the code: each names every module that its command uses, and every figure can be drawn."""
+
+import ast
+import inspect
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from commands import command_names, decaymerge
+from conftest import REPOSITORY, Workflow
+from decaymerge.config import parse
+from decaymerge.config.figures import COMPARISONS, FIGURES, Picture
+from decaymerge.workflow.labels import figure_labels
+
+PACKAGE = REPOSITORY / "src/decaymerge"
+RULES = "\n".join(path.read_text() for path in sorted(REPOSITORY.glob("rules/*.smk")))
+FETCHES = {"fetch_model"}
+"""Rules that list no code: what they fetch is verified by its content."""
+
+PASS_SETTINGS_ON = {"config", "workflow", "errors", "progress", "provenance", "atomic"}
+"""Modules that decide no result: all settings reach a job through its params, defaults included."""
+
+IMPORTED_ONLY = {
+    "scan_model": {"figures"},
+    "gather": {"measure", "network"},
+    "check_scan": {"gradient", "measure", "network"},
+    "gather_claims": {"gradient", "measure", "network"},
+    "claims_page": {"gradient", "measure", "network"},
+}
+"""Modules that a rule's command imports, and of which it calls no function."""
+
+LOCATE_INPUTS = {"scan_model": {"fetch"}}
+"""Modules that find a rule's files, which are inputs of it themselves."""
+
+
+def module_files() -> dict[str, Path]:
+    """Every module of the package by its dotted name below the package."""
+    files = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return files
+
+
+MODULES = module_files()
+
+
+@cache
+def imported_by(module: str) -> frozenset[str]:
+    """Modules of the package that a module imports anywhere in it, also inside of functions."""
+    return frozenset(imports_of(ast.parse(MODULES[module].read_text()), module))
+
+
+def imports_of(node: ast.AST, module: str) -> Iterator[str]:
+    """Modules that a part of a module imports; for ``TYPE_CHECKING`` alone does not count.
+
+    A module that is imported by a name in a variable is any of its package that has a function ``draw``.
+    """
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    if isinstance(node, ast.ImportFrom) and node.module:
+        for alias in node.names:
+            yield from known(f"{node.module}.{alias.name}", node.module)
+    elif isinstance(node, ast.Import):
+        for alias in node.names:
+            yield from known(alias.name)
+    elif isinstance(node, ast.Call) and ast.unparse(node.func) == "import_module":
+        for name, path in MODULES.items():
+            if name.rpartition(".")[0] == module and "\ndef draw(" in path.read_text():
+                yield name
+    for child in ast.iter_child_nodes(node):
+        yield from imports_of(child, module)
+
+
+def known(*names: str) -> Iterator[str]:
+    """The first of these dotted names that is a module of the package, and the packages that it is in."""
+    for name in names:
+        package, _, module = name.partition(".")
+        if package == "decaymerge" and module in MODULES and module:
+            parts = module.split(".")
+            yield from (".".join(parts[: i + 1]) for i in range(len(parts)))
+            return
+
+
+def rule_texts() -> dict[str, str]:
+    """Text of every rule that calls a command."""
+    rules = re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", RULES, re.MULTILINE | re.DOTALL)
+    return {name: text for name, text in rules if "decaymerge " in text}
+
+
+def listed_modules(rule: str) -> set[str]:
+    """Modules in the rule's list."""
+    lists = re.findall(r"modules\(([^)]*)\)", rule_texts()[rule])
+    return {name for names in lists for name in re.findall(r'"(\w+)"', names)}
+
+
+def command_of(rule: str) -> str:
+    (command,) = re.findall(r'"decaymerge ([\w-]+)', rule_texts()[rule])
+    return str(command)
+
+
+def modules_of_command(command: str) -> set[str]:
+    """First names of the modules that a command imports, but not through those that pass settings on."""
+    (function,) = (
+        node
+        for path in PACKAGE.glob("cli/*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef) and node.name == command.replace("-", "_")
+    )
+    queue, names = list(imports_of(function, "cli")), set()
+    while queue:
+        name = queue.pop()
+        if name not in names and name.split(".")[0] not in PASS_SETTINGS_ON:
+            names.add(name)
+            queue += imported_by(name)
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("rule", sorted(rule_texts().keys() - FETCHES))
+def test_code_of_a_rule_is_every_module_that_its_command_uses(rule: str) -> None:
+    exempt = IMPORTED_ONLY.get(rule, set()) | LOCATE_INPUTS.get(rule, set())
+    assert listed_modules(rule) == modules_of_command(command_of(rule)) - exempt
+
+
+def test_every_command_of_the_rules_exists_and_every_list_is_read() -> None:
+    assert {command_of(rule) for rule in rule_texts()} <= set(command_names())
+    assert RULES.count("code=modules(") == len(rule_texts().keys() - FETCHES)
+
+
+@contextmanager
+def called_functions(modules: set[str]) -> Iterator[set[str]]:
+    """Functions of these modules that are called within the block, but not while a module is imported."""
+    calls: set[str] = set()
+    places = tuple(str(PACKAGE / name) + ending for name in modules for ending in (".py", "/"))
+
+    def note(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(places) and not being_imported(frame):
+            calls.add(f"{frame.f_code.co_filename}: {frame.f_code.co_qualname}")
+
+    sys.setprofile(note)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(None)
+
+
+def being_imported(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_code.co_filename.startswith(str(PACKAGE)):
+            return True
+        frame = frame.f_back
+    return False
+
+
+@pytest.mark.parametrize("rule", IMPORTED_ONLY)
+def test_modules_that_are_imported_only_are_not_called(
+    finished: Workflow, rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a copy of the smoke run's results."""
+    output = finished.dry_run("--forcerun", rule)
+    lines = re.findall(rf"^Shell command: (decaymerge {command_of(rule)} .*)$", output, re.MULTILINE)
+    arguments = shlex.split(re.sub(r"(> \S+ )?2>&1.*$", "", lines[0]))[1:]
+    shutil.copytree(finished.folder / "results", tmp_path / "results")
+    monkeypatch.chdir(tmp_path)
+    with called_functions(IMPORTED_ONLY[rule]) as calls:
+        done = decaymerge(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert not calls
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_every_figure_has_a_module_that_draws_it_and_words_for_the_report(figure: str) -> None:
+    draw = import_module(f"decaymerge.figures.{figure}").draw
+    first, files = inspect.signature(draw).parameters
+    assert first == "job" and files
+    picture = Picture(figure, ["first", "second"])
+    labels = figure_labels(figure, picture)
+    assert labels["figure"] and len(labels["shows"]) > 20 and len(picture.caption) > 50
+    assert "{" not in picture.caption and not figure.startswith("claims")
+
+
+def test_every_module_that_draws_a_figure_has_a_row() -> None:
+    modules = {path.stem for path in PACKAGE.glob("figures/[!_]*.py") if "\ndef draw(" in path.read_text()}
+    assert modules == FIGURES.keys() | {"predicted_interference"}  # which merge-checkpoints draws
+
+
+def test_every_picture_of_a_run_is_a_figure_of_the_table(smoke: Workflow) -> None:
+    pictures = parse(smoke.config).pictures
+    assert {picture.figure for picture in pictures.values()} <= FIGURES.keys()
+    files = {path.name for path in (smoke.folder / "results/figures").iterdir() if path.is_file()}
+    drawn = {f"{name}{ending}" for name in pictures for ending in (".pdf", ".png")}
+    assert files == drawn | {"table1.md"}
+    targets = {name for name in pictures if name in COMPARISONS}
+    assert targets == {"figure2", "figure3", "overlap"}
