@@ -34,7 +34,9 @@ def minimal_numbers(steps: int) -> Numbers:
     """What the example prints when it takes this many steps."""
     program = MINIMAL.replace(f", {STEPS}, ", f", {steps}, ")
     assert program.count(f", {steps}, ") == 1
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     printed = re.findall(r"task (\w), (\w+): loss ([\d.]+), error ([\d.]+)%", done.stdout)
     return {(task, name): (float(loss), float(error) / 100) for task, name, loss, error in printed}
 
@@ -47,7 +49,7 @@ def configuration(steps: int) -> Config:
     return parse({"experiments": {"independent": raw | {"seeds": 1}}})
 
 
-def command(*arguments: object) -> None:
+def run(*arguments: object) -> None:
     done = decaymerge(*arguments)
     assert done.returncode == 0, done.stderr
 
@@ -60,15 +62,15 @@ def workflow_evaluation(steps: int, folder: Path) -> xr.Dataset:
     for task in "ab":
         data[task], own[task] = folder / f"tasks_{task}.nc", folder / f"own_{task}.nc"
         drawing = jobs.TasksJob.of(config, task=task, **place)
-        command("tasks", data[task], "--settings", drawing.model_dump_json())
+        run("tasks", data[task], "--settings", drawing.model_dump_json())
         training = jobs.TrainJob.of(config, task=task, **decay)
-        command("train", data[task], own[task], "--settings", training.model_dump_json())
+        run("train", data[task], own[task], "--settings", training.model_dump_json())
     merged, evaluated = folder / "merged.nc", folder / "evaluated.nc"
     merging = jobs.MergeJob.of(config, merge_set="a+b", **decay)
-    command("merge", merged, *own.values(), "--settings", merging.model_dump_json())
+    run("merge", merged, *own.values(), "--settings", merging.model_dump_json())
     files = [f"--{kind}={path}" for kind, paths in (("tasks", data), ("own", own)) for path in paths.values()]
     evaluation = jobs.EvaluateJob.of(config, merge_set="a+b", **decay)
-    command("evaluate", evaluated, *files, f"--merged={merged}", "--settings", evaluation.model_dump_json())
+    run("evaluate", evaluated, *files, f"--merged={merged}", "--settings", evaluation.model_dump_json())
     return store.read(evaluated).isel(step=-1, seed=0)
 
 

@@ -9,6 +9,8 @@ import yaml
 
 from conftest import REPOSITORY
 
+LOCK = (REPOSITORY / "requirements.lock").read_text()
+
 
 def _names(requirements: list[str]) -> set[str]:
     aliases = {"pytorch": "torch"}
@@ -17,20 +19,22 @@ def _names(requirements: list[str]) -> set[str]:
 
 
 def test_dependency_lists_agree() -> None:
+    """PyTorch has an index of its own, and is installed next to the lock file."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     loose = _names(project["dependencies"])
     conda: list[str] = yaml.safe_load((REPOSITORY / "environment.yml").read_text())["dependencies"]
-    lock = [
-        line
-        for line in (REPOSITORY / "requirements.lock").read_text().splitlines()
-        if not line.startswith("#")
-    ]
+    lock = re.findall(r"^[a-z].*$", LOCK, re.MULTILINE)
     assert _names(conda) - {"python"} == loose
     extras = project["optional-dependencies"]
-    assert loose | _names(extras["dev"]) | _names(extras["examples"]) <= _names(lock)
+    assert (loose | _names(extras["dev"]) | _names(extras["examples"])) - _names(lock) == {"torch"}
     assert all("==" in line for line in lock)
     bounds = {line.replace("pytorch", "torch") for line in conda if not line.startswith("python")}
     assert bounds == set(project["dependencies"])
+
+
+def test_lock_names_the_version_of_pytorch_that_is_installed_next_to_it() -> None:
+    (version,) = re.findall(r"^TORCH := (torch==.+)$", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    assert f"TORCH={version}" in LOCK
 
 
 def test_lock_satisfies_the_loose_bounds() -> None:

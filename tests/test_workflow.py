@@ -12,8 +12,10 @@ import pytest
 import xarray as xr
 
 from builders import smoke_config
+from builders_runs import write_summaries
 from conftest import REPOSITORY, Workflow, jobs_by_rule, outputs
 from decaymerge import store
+from decaymerge.config import parse
 
 NOTHING: dict[str, int] = {}
 PICTURES = {"figure1", "figure1_tiny_bert", "figure2", "figure3", "overlap", "fashion_mnist"}
@@ -162,14 +164,18 @@ def test_weights_go_where_they_are_not_kept(smoke: Workflow, tmp_path: Path) -> 
     config = smoke_config()
     config["keep_weights"] = False
     workflow = Workflow(tmp_path, config)
-    targets = ["results/independent/summary.nc", "results/linear_gf/claims.nc"]
+    targets = ["results/linear_gf/summary.nc", "results/linear_gf/claims.nc"]
     workflow.run(*targets)
     files = {path.relative_to(tmp_path / "results").parts[1] for path in tmp_path.rglob("results/**/*.nc")}
     assert files == {"tasks", "evaluate", "summary.nc", "claims.nc"}
-    for target in targets:
-        xr.testing.assert_identical(store.read(tmp_path / target), store.read(smoke.folder / target))
+    xr.testing.assert_identical(store.read(tmp_path / targets[1]), store.read(smoke.folder / targets[1]))
+    kept = tmp_path / "kept"
+    for part in ("tasks", "train"):
+        shutil.copytree(smoke.folder / "results/linear_gf" / part, kept / "linear_gf" / part)
+    write_summaries(parse({"experiments": {"linear_gf": config["experiments"]["linear_gf"]}}), kept)
+    xr.testing.assert_equal(store.read(tmp_path / targets[0]), store.read(kept / "linear_gf/summary.nc"))
     assert workflow.planned(*targets) == NOTHING
-    config["experiments"]["independent"]["training"]["weight_decay"].append(3e-3)
+    config["experiments"]["linear_gf"]["training"]["weight_decay"].append(3e-3)
     assert_planned(workflow, {"train": 2, "merge": 1, "evaluate": 1, "gather": 1}, target=targets[0])
 
 
@@ -249,20 +255,21 @@ def test_command_of_a_job_runs_by_hand(finished: Workflow) -> None:
     assert_planned(finished, NOTHING)
 
 
-def test_job_that_meets_a_truncated_file_says_which(finished: Workflow) -> None:
-    path = finished.folder / "results/independent/train/a/weight_decay=0.001/seeds=0-1.nc"
+def test_job_that_meets_a_truncated_file_says_which(smoke: Workflow, tmp_path: Path) -> None:
+    for part in ("results/independent/tasks", "results/independent/train"):  # with new times, in this order
+        shutil.copytree(smoke.folder / part, tmp_path / part, copy_function=shutil.copy)
+    path = tmp_path / "results/independent/train/a/weight_decay=0.001/seeds=0-1.nc"
     content = path.read_bytes()
-    try:
-        path.write_bytes(content[: len(content) // 2])
-        done = finished.snakemake("--forcerun", "merge", "--", "results/independent/summary.nc")
-        assert done.returncode != 0
-        output = done.stdout + done.stderr
-        relative = path.relative_to(finished.folder)
-        assert f"error: {relative} cannot be read as NetCDF" in output
-        assert f"rm -f {path}, then give the same command again" in output
-    finally:
-        path.write_bytes(content)
-        finished.run()
+    path.write_bytes(content[: len(content) // 2])
+    target = "results/independent/merge/a+b/weight_decay=0.001/seeds=0-1.nc"
+    workflow = Workflow(tmp_path, smoke_config())
+    assert workflow.planned(target) == {"merge": 1}
+    done = workflow.snakemake(target)
+    assert done.returncode != 0
+    output = done.stdout + done.stderr
+    assert f"error: {path.relative_to(tmp_path)} cannot be read as NetCDF" in output
+    assert f"rm -f {path}, then give the same command again" in output
+    assert not (tmp_path / target).exists()
 
 
 def test_named_targets(finished: Workflow) -> None:

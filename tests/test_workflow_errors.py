@@ -19,10 +19,10 @@ def test_target_that_the_configuration_lacks(finished: Workflow, target: str) ->
     assert "MissingRuleException" in done.stdout + done.stderr and "KeyError" not in done.stdout + done.stderr
 
 
-def test_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_key_that_is_given_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "twice.yaml").write_text("experiments: {}\nexperiments: {}\n")
     done = Workflow(tmp_path, smoke_config()).snakemake("--configfile", str(tmp_path / "twice.yaml"))
-    assert done.returncode != 0 and "key 'experiments' stands twice" in done.stdout + done.stderr
+    assert done.returncode != 0 and "key 'experiments' is given twice" in done.stdout + done.stderr
 
 
 def test_job_of_a_diverging_step_size_shows_its_error(tmp_path: Path) -> None:
