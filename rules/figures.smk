@@ -1,13 +1,13 @@
-"""Pictures. One rule draws every figure; which there are, and what each shows, is in ``config/figures.py``."""
+"""Figures. A single rule draws all of them. ``config/figures.py`` has the table of figures."""
 
 
 def title_of(figure):
-    """Name of a figure as a reader knows it, such as ``Figure 2``."""
+    """Name of a figure for readers, such as ``Figure 2``."""
     return re.sub(r"^(figure|table)(?=\d)", r"\1 ", figure).replace("_", " ").capitalize()
 
 
 def figure_files(wildcards):
-    """The summaries, claims or scans that a figure is drawn from."""
+    """The summaries, traces of claims or scans that a figure shows."""
     figure, names = CONFIG.pictures[wildcards.figure]
     place = {
         "summary": rules.gather.output,
@@ -18,7 +18,7 @@ def figure_files(wildcards):
 
 
 def figure_labels(wildcards):
-    """What the report's list says of a figure."""
+    """Labels of a figure in the report's list."""
     return {
         "figure": title_of(wildcards.figure),
         "shows": FIGURES[CONFIG.pictures[wildcards.figure].figure].shows,
@@ -85,7 +85,7 @@ if MODELS:
         *(file for name, files in PICTURES.items() if name.startswith("figure1") for file in files),
     ]
 
-# A target of its own for each figure of the paper and of several experiments.
+# A target for each figure of the paper and for each figure that compares experiments.
 for name in [*COMPARISONS, "figure1", "fashion_mnist"]:
     if name in PICTURES:
 

@@ -2,7 +2,7 @@
 
 
 def checkpoint_files(wildcards):
-    """The manifest of a fetched checkpoint, or the files of one in a folder."""
+    """The manifest of a fetched checkpoint, or the files of a checkpoint of your own."""
     folder = models.folder_of(MODELS[wildcards.model], RESOURCES)
     if folder.name in CHECKPOINTS:
         return local(str(folder / models.MANIFEST))
