@@ -62,9 +62,8 @@ def _panel(
     measured, bound = (trace[side].transpose(*order).values for side in ("measured", "bound"))
     parts = [str(part) for part in trace.part.values]
     known = [part for part in range(len(parts)) if not np.isnan(measured[..., part]).all()]
-    if (
-        not CLAIMS[name].parts_apart and len(known) > 1
-    ):  # of several layers, draw the one with the least slack
+    if not CLAIMS[name].parts_apart and len(known) > 1:
+        # Of several layers, only the one with the least slack is drawn.
         slack = np.nan_to_num(slack_of(CLAIMS[name].kind, measured, bound), nan=np.inf)
         worst = slack.argmin(-1)[..., None]
         measured, bound = (np.take_along_axis(side, worst, -1) for side in (measured, bound))
