@@ -167,6 +167,7 @@ def _is_balanced_flow(job: ClaimsJob) -> bool:
 FLOW_CLAIMS = [
     Claim(
         name="theorem4",
+        brief="dynamics of the end-to-end vector",
         statement=r"The end-to-end vector obeys $\dot w = -\|w\|^{2-2/K}(\nabla L(w) + (K-1)"
         r" \hat w \hat w^\top \nabla L(w)) - K \lambda w$",
         source="Theorem 4, Eq. 4",
@@ -178,6 +179,7 @@ FLOW_CLAIMS = [
     ),
     Claim(
         name="theorem1",
+        brief="interference of the summed end-to-end vectors",
         statement=r"$|\langle w'_t, x\rangle| \le e^{-A(t)} |\langle w'_0, x\rangle| + \varepsilon \int_0^t"
         r" e^{-(A(t)-A(s))} \|w'_s\|^{2-2/K} \mathrm{mean}|\ell'| ds$ for the summed vectors $w + w'$",
         source="Theorems 1 and 3, trajectory form",
@@ -190,6 +192,7 @@ FLOW_CLAIMS = [
     ),
     Claim(
         name="lemma6",
+        brief="dissipation along the flow",
         statement=r"$\int_0^t \|w\|^{2-2/K} \|\nabla F\|^2 ds \le F(0) - F(t)$,"
         r" $F = L + \frac{\lambda K}{2} \|w\|^{2/K}$",
         source="Lemma 6",
@@ -201,6 +204,7 @@ FLOW_CLAIMS = [
     ),
     Claim(
         name="lemma7",
+        brief="least gradient along the flow",
         statement=r"$\min_{s \le t} \|\nabla L_\lambda(\theta_s)\| \le"
         r" \sqrt{(L_\lambda(\theta_0) - L_\lambda(\theta_t))/t}$",
         source="Lemma 7",

@@ -180,6 +180,7 @@ def _is_shallow(job: ClaimsJob) -> bool:
 INTERFERENCE_CLAIMS = [
     Claim(
         name="linear_interference",
+        brief="linear predictor's interference",
         statement=r"$|\langle w'_T, x\rangle| \le (1-\eta\lambda)^T |\langle w'_0, x\rangle|"
         r" + \varepsilon (1-(1-\eta\lambda)^T)/\lambda$",
         source="linear predictor",
@@ -193,6 +194,7 @@ INTERFERENCE_CLAIMS = [
     ),
     Claim(
         name="lemma5",
+        brief="shallow ReLU: ‖W'_T x‖",
         statement=r"$\|W'_T x\| \le (1-\eta\lambda)^T \|W'_0 x\|"
         r" + \varepsilon \|a\| (1-(1-\eta\lambda)^T)/\lambda$",
         source="Lemma 5",
@@ -204,6 +206,7 @@ INTERFERENCE_CLAIMS = [
     ),
     Claim(
         name="corollary1",
+        brief="shallow ReLU: change of the output by the sum",
         statement=r"$|f_{W+W'}(x) - f_W(x)| \le \|a\| \|W'_T x\|$, where Lemma 5 bounds $\|W'_T x\|$",
         source="Corollary 1",
         assumptions="shallow ReLU network with a fixed outer layer, gradient descent",
@@ -214,6 +217,7 @@ INTERFERENCE_CLAIMS = [
     ),
     Claim(
         name="identity",
+        brief="W₁(T)x from the inputs' coefficients, exactly",
         statement=r"$W_1(T) x = (1-\eta\lambda)^T W_1(0) x + \sum_i A_i(T) \langle x_i, x\rangle$ for every $x$;"
         r" at $\varepsilon = 0$ only the first term remains for the other task's inputs",
         source="ours",

@@ -105,6 +105,7 @@ def _is_deep_relu_flow(job: ClaimsJob) -> bool:
 ACTIVATION_CLAIMS = [
     Claim(
         name="lemma8",
+        brief="⟨h_k(x), h'_k(x')⟩ decays exponentially",
         statement=r"$\langle h_k(x), h'_k(x')\rangle$ decays exponentially: its cosine ends below 0.01",
         source="Lemma 8, Corollary 2",
         assumptions="deep ReLU network, gradient flow; the threshold of 0.01 is ours, as the rate is lost",
@@ -118,6 +119,7 @@ ACTIVATION_CLAIMS = [
     ),
     Claim(
         name="theorem2",
+        brief="merged activations equal the own ones",
         statement=r"Merged and own network have the same activations: $h_k^{\theta+\theta'}(x) = h_k^\theta(x)$",
         source="Theorem 2",
         assumptions="deep ReLU network, gradient flow to stationarity, Assumptions 1 and 2; the 5% are ours",

@@ -232,6 +232,7 @@ def _is_of_degree_one(job: ClaimsJob) -> bool:
 STATIONARY_CLAIMS = [
     Claim(
         name="alignment",
+        brief="∇L(θ) = -λθ at a stationary point",
         statement=r"At a stationary point $\nabla L(\theta) = -\lambda\theta$: weights and gradient are aligned",
         source="Lemma 1",
         assumptions=r"smooth network, $\eta < 2/\beta$, run to a stationary point",
@@ -245,6 +246,7 @@ STATIONARY_CLAIMS = [
     ),
     Claim(
         name="rank_one",
+        brief="deep linear: every matrix has rank one",
         statement=r"At a stationary point of a deep linear network $\sigma_2/\sigma_1 = 0$: rank one",
         source="Lemma 2",
         assumptions="linear network, stationary point",
@@ -257,6 +259,7 @@ STATIONARY_CLAIMS = [
     ),
     Claim(
         name="norm_preservation",
+        brief="‖W_k‖_F² = p^(K-k) B²",
         statement=r"At a stationary point $\|W_k\|_F^2 = p^{K-k} B^2$ with"
         r" $B^2 = \frac{1}{\lambda} \mathrm{mean}_i(-\ell'(z_i) z_i)$",
         source="Lemma 3; the factors for ReLU^p are ours",
@@ -268,6 +271,7 @@ STATIONARY_CLAIMS = [
     ),
     Claim(
         name="low_rank_eq2",
+        brief="average of ‖W_k‖₂/‖W_k‖_F bounded below",
         statement=r"$\frac{1}{K} \sum_k \|W_k\|_2/\|W_k\|_F \ge \max_i (|f(x_i)|/\|x_i\|)^{1/K} / B$",
         source="Lemma 4, Eq. 2",
         assumptions="network of degree one in each layer, Lemma 3",
@@ -278,6 +282,7 @@ STATIONARY_CLAIMS = [
     ),
     Claim(
         name="low_rank_eq3",
+        brief="B² ≤ mean(ℓ·abs(z))/λ, logistic and exponential loss",
         statement=r"$B^2 \le \frac{1}{\lambda} \mathrm{mean}_i(\ell_i |z_i|)$, $B^2 = \max_k \|W_k\|_F^2$",
         source="Lemma 4, Eq. 3",
         assumptions="logistic or exponential loss, network of degree one in each layer, Lemma 3",

@@ -77,6 +77,8 @@ class Claim:
     """
 
     name: str
+    brief: str
+    """The statement in a few words, for the table in the documentation."""
     statement: str
     source: str
     assumptions: str

@@ -70,6 +70,7 @@ def judge_widths(traces: Sequence[tuple[ClaimsJob, xr.Dataset]]) -> list[Verdict
 
 WIDTH = Claim(
     name="layer_sum_width",
+    brief="cross term of the layer-wise sum shrinks like 1/√width",
     statement=r"The cross term $W'_2 W_1 x$ of the layer-wise sum, relative to $W_2 W_1 x$, shrinks like"
     r" $1/\sqrt{\mathrm{width}}$ as a root mean square over seeds",
     source="ours",
