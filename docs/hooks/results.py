@@ -1,4 +1,4 @@
-"""Write the table of claims in ``docs/explanation/results.md``: ``python docs/hooks/results.py results/claims.json``."""
+"""Write the table of claims in ``results.md`` from a run: ``python docs/hooks/results.py results/claims.json``."""
 
 import sys
 from collections import Counter
