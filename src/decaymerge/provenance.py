@@ -1,4 +1,4 @@
-"""Where a file comes from: written into every result, and printed by ``decaymerge inspect``."""
+"""The origin of a result. It is written into every result, and ``decaymerge inspect`` prints it."""
 
 import functools
 import os
@@ -17,7 +17,7 @@ CPUS = Path("/proc/cpuinfo")
 
 @functools.cache
 def provenance() -> dict[str, str]:
-    """Code revision and whether it was clean, versions, and the kind of host, of this process."""
+    """Code revision, whether its code is unchanged (``yes``, ``no``, ``unknown``), versions, and kind of host."""
     revision, clean = _revision()
     versions = {name.lower(): version(name) for name in PACKAGES}
     return {
@@ -31,18 +31,18 @@ def provenance() -> dict[str, str]:
 
 
 def made_by(attributes: Mapping[str, str] | None = None) -> str:
-    """The same in one line, of this process or of a result's attributes."""
-    found = provenance() if attributes is None else attributes
-    state = {"yes": "clean", "no": "with changes", "unknown": "unknown"}[found["code_clean"]]
-    versions = ", ".join(f"{name} {found[name.lower()]}" for name in PACKAGES)
+    """The provenance in one line, from a result's attributes, or of this process if none are given."""
+    origin = provenance() if attributes is None else attributes
+    state = {"yes": "clean", "no": "with changes", "unknown": "unknown"}[origin["code_clean"]]
+    versions = ", ".join(f"{name} {origin[name.lower()]}" for name in PACKAGES)
     return (
-        f"decaymerge {found['decaymerge']}, revision {found['code_revision'][:12]} ({state}); {versions},"
-        f" Python {found['python']}; {found['host']}"
+        f"decaymerge {origin['decaymerge']}, revision {origin['code_revision'][:12]} ({state}); {versions},"
+        f" Python {origin['python']}; {origin['host']}"
     )
 
 
 def _revision() -> tuple[str, str]:
-    """Git revision of this package's code and whether it is clean, ``unknown`` outside a checkout."""
+    """Git revision of this package and whether its code is clean; both ``unknown`` outside a checkout."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -51,14 +51,14 @@ def _revision() -> tuple[str, str]:
 
     try:
         if not git("ls-files", "--", str(here)):
-            return "unknown", "unknown"  # installed inside of somebody else's repository
+            return "unknown", "unknown"  # the package is installed inside another repository
         return git("rev-parse", "HEAD"), "no" if git("status", "--porcelain", "--", str(here)) else "yes"
     except (OSError, subprocess.CalledProcessError):
         return "unknown", "unknown"
 
 
 def _host() -> str:
-    """Kind of machine, not its name: system, architecture, processor and cores."""
+    """System, architecture, processor and number of cores. The machine's name is left out: it decides nothing."""
     parts = [f"{platform.system()} {platform.machine()}", _processor(), f"{os.cpu_count()} cores"]
     return ", ".join(part for part in parts if part)
 
