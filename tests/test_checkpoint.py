@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from builders_checkpoints import TINY, scanned, tensors_of
 from decaymerge.errors import UserError
 from decaymerge.scan.checkpoint import Checkpoint
-from test_scan import TINY, scanned, tensors_of
 
 
 def test_formats_agree(tmp_path: Path) -> None:
@@ -34,9 +34,9 @@ def test_formats_agree(tmp_path: Path) -> None:
     torch.save(nested, folders["legacy"] / "checkpoint.pt", _use_new_zipfile_serialization=False)
     expected = scanned(TINY)
     for folder in folders.values():
-        found = scanned(folder)
+        scan = scanned(folder)
         for name in ("frobenius_norm", "spectral_norm", "stable_rank"):
-            np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
+            np.testing.assert_allclose(scan[name], expected[name], rtol=1e-6)
     (folders["sharded"] / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(UserError, match=r"lacks model-00002-of-00002.safetensors, which its index names"):
         Checkpoint(folders["sharded"])
