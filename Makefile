@@ -5,29 +5,26 @@ INSTALLED := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export NO_MKDOCS_2_WARNING := 1
 
-# The lock file guards the folder against a second run; it goes with the process, so a killed run leaves none,
-# and Snakemake's own lock, which would stay behind, can be taken off.
-run = mkdir -p $(1) && flock --nonblock --close --conflict-exit-code 75 $(1)/.make.lock sh -c \
-	'snakemake --directory $(1) --configfile $(2) --unlock --quiet && snakemake $(ARGS) --directory $(1) --configfile $(2)' \
-	|| { code=$$?; [ $$code = 75 ] && echo "make: another run is working in $(1); wait for it or stop it" >&2; exit $$code; }
+.PHONY: default smoke paper beyond report docs test test-all slurm-test fault-test browser check bench lint format \
+	lock schema clean
 
-.PHONY: default smoke paper beyond report docs test slurm-test fault-test browser check bench lint format lock schema clean
+snakemake_in := $(BIN)/python -m decaymerge.workflow.run
 
 default: $(INSTALLED)
-	@$(call run,.,config/config.yaml)
+	@$(snakemake_in) . config/config.yaml $(ARGS)
 
 smoke: $(INSTALLED)
-	@$(call run,runs/smoke,config/smoke.yaml)
+	@$(snakemake_in) runs/smoke config/smoke.yaml $(ARGS)
 
 paper: $(INSTALLED)
-	@$(call run,runs/paper,config/paper.yaml)
+	@$(snakemake_in) runs/paper config/paper.yaml $(ARGS)
 
 beyond: $(INSTALLED)
-	@$(call run,runs/beyond,config/beyond.yaml)
+	@$(snakemake_in) runs/beyond config/beyond.yaml $(ARGS)
 
 RUN ?= .
 CONFIG ?= config/config.yaml
-of_run = snakemake --directory $(RUN) --configfile $(CONFIG) --nolock
+of_run = $(BIN)/snakemake --directory $(RUN) --configfile $(CONFIG) --nolock
 
 # One HTML file of a finished run: make report RUN=runs/smoke CONFIG=config/smoke.yaml
 report: $(INSTALLED)
@@ -40,60 +37,82 @@ report: $(INSTALLED)
 
 # The documentation, to site/index.html; a link that leads nowhere is an error.
 docs: $(INSTALLED)
-	mkdocs build
+	$(BIN)/mkdocs build
 
+NOT_HERE := not default_run and not slurm and not faults
+
+# The tests that take minutes together; `make test-all` runs the slow ones as well.
 test: $(INSTALLED) browser
-	pytest -m "not default_run and not slurm and not faults" $(ARGS)
+	$(BIN)/pytest -m "not slow and $(NOT_HERE)" $(ARGS)
+
+test-all: $(INSTALLED) browser
+	$(BIN)/pytest -m "$(NOT_HERE)" $(ARGS)
 
 # Ten kills of Snakemake and ten of a job, each at a random moment of a smoke run of its own; most of an hour.
 fault-test: $(INSTALLED)
-	pytest -m faults -s $(ARGS)
+	$(BIN)/pytest -m faults -s $(ARGS)
 
 SLURM := procps munge slurmctld slurmd slurmdbd slurm-client mariadb-server
 
 # The profile for SLURM, on a SLURM of two nodes that the tests start, break and remove.
 slurm-test: $(INSTALLED)
-	@which slurmctld slurmd slurmdbd munged squeue mariadbd > /dev/null \
+	@(for name in slurmctld slurmd slurmdbd munged squeue mariadbd; do command -v $$name > /dev/null || exit 1; done) \
 		|| { [ "$$(id -u)" = 0 ] && apt-get update -q > /dev/null \
 			&& apt-get install -yq --no-install-recommends $(SLURM) > /dev/null; } \
 		|| { echo "make: a SLURM is needed; on Debian, as root: apt-get install $(SLURM)" >&2; exit 1; }
-	pytest -m slurm $(ARGS)
+	$(BIN)/pytest -m slurm $(ARGS)
 
-# Pages are looked at in a real browser, which pip does not have.
+# Pages are looked at in a real browser, which pip does not have. The fixture in tests/conftest.py takes any of these.
+CHROME := "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
+BROWSERS := chromium chromium-browser google-chrome google-chrome-stable $(CHROME)
 browser:
-	@command -v chromium > /dev/null \
-		|| { [ "$$(id -u)" = 0 ] && apt-get update -q > /dev/null && apt-get install -yq chromium > /dev/null; } \
-		|| { echo "make: the tests need Chromium; on Debian: apt-get install chromium" >&2; exit 1; }
+	@(for name in $(BROWSERS); do command -v "$$name" > /dev/null && exit; done; exit 1) \
+		|| { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
+			&& apt-get update -q > /dev/null && apt-get install -yq chromium > /dev/null; } \
+		|| { echo "make: the tests need Chromium or Chrome; on Debian: apt-get install chromium," \
+			"on macOS: brew install --cask google-chrome" >&2; exit 1; }
 
-# The statements that the README makes of the default run, held against its results.
+# The default run, and the statements of docs/explanation/results.md compared with its results.
 check: default
-	pytest -m default_run $(ARGS)
+	$(BIN)/pytest -m default_run $(ARGS)
 
 # Ratios, each measured side by side; half an hour on an idle machine, and 12 GB of scratch space in $TMPDIR.
 bench: $(INSTALLED)
 	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
-	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
-	python benchmarks/train.py $(ARGS)
-	python benchmarks/gpu.py $(ARGS)
-	python benchmarks/cost.py $(ARGS)
-	python benchmarks/pipeline.py $(ARGS)
-	python benchmarks/scan.py .venv-bench/bin/python $(ARGS)
+	@$(call install_torch,.venv-bench/bin/python)
+	@.venv-bench/bin/python $(pip_install) -r benchmarks/requirements.txt
+	$(BIN)/python benchmarks/train.py $(ARGS)
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
+	$(BIN)/python benchmarks/cost.py $(ARGS)
+	$(BIN)/python benchmarks/pipeline.py $(ARGS)
+	$(BIN)/python benchmarks/scan.py .venv-bench/bin/python $(ARGS)
 
+# Of Snakemake's lints, the one that asks each rule for a conda environment is left out: none could hold this package.
 lint: $(INSTALLED)
-	ruff check src tests benchmarks examples docs/hooks
-	ruff format --check src tests benchmarks examples docs/hooks
-	snakefmt --check Snakefile rules
-	snakemake --lint
-	mypy
-	mkdocs build
+	$(BIN)/ruff check src tests benchmarks examples docs/hooks
+	$(BIN)/ruff format --check src tests benchmarks examples docs/hooks
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/python -c 'from snakemake import cli; from snakemake.linting.rules import RuleLinter; \
+		del RuleLinter.lint_missing_software_definition; cli.main(["--lint"])'
+	$(BIN)/mypy
+	$(BIN)/mkdocs build
 
 format: $(INSTALLED)
-	ruff check --fix src tests benchmarks examples docs/hooks
-	ruff format src tests benchmarks examples docs/hooks
-	snakefmt Snakefile rules
+	$(BIN)/ruff check --fix src tests benchmarks examples docs/hooks
+	$(BIN)/ruff format src tests benchmarks examples docs/hooks
+	$(BIN)/snakefmt Snakefile rules
 
 schema: $(INSTALLED)
-	decaymerge schema > config/schema.json
+	$(BIN)/decaymerge schema > config/schema.json
+
+pip_install := -m pip install --quiet --disable-pip-version-check
+
+# PyTorch's own index has the CPU build, which for Linux is not on PyPI. Another one: make TORCH_INDEX=…, none: TORCH_INDEX=
+TORCH := torch==2.13.0
+TORCH_INDEX ?= $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),https://download.pytorch.org/whl/cpu)
+answers := -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=5)'
+install_torch = $(1) $(pip_install) $(TORCH) \
+	$$($(1) $(answers) $(TORCH_INDEX)/torch/ 2> /dev/null && echo --extra-index-url $(TORCH_INDEX))
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -101,17 +120,20 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv \
 		|| { echo "make: no virtual environment; on Debian: apt-get install python3-venv" >&2; rm -rf .venv; exit 1; }
 	@echo "make: installing the packages of requirements.lock into .venv, which takes some minutes"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(BIN)/python $(pip_install) -r requirements.lock
+	@$(call install_torch,$(BIN)/python)
+	@$(BIN)/python $(pip_install) --no-deps --editable .
 	@touch $@
 
-# Newest versions that pyproject.toml allows, in a fresh environment; torch is pinned on purpose. Say PYTHON=... with the
-# oldest 3.11 at hand: some packages need 3.11.5, and Debian 12 has 3.11.2.
+# Newest versions that pyproject.toml allows, one of each for every system and Python. PyTorch, which is pinned on
+# purpose, is left out with its CUDA packages: which of its builds is installed differs between machines.
 lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 --editable '.[dev,examples]'
-	{ echo "# Made by 'make lock'. Every package that the project runs, tests and lints with."; \
-	  .venv-lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock
+	.venv-lock/bin/python $(pip_install) uv
+	echo $(TORCH) | .venv-lock/bin/uv pip compile pyproject.toml - --all-extras --universal --python-version 3.11 \
+		--fork-strategy fewest --generate-hashes --no-emit-index-url --custom-compile-command "make lock TORCH=$(TORCH)" \
+		--quiet --output-file .venv-lock/lock
+	awk '/^[a-z]/ { left_out = /^(torch|triton)==|^(cuda|nvidia)-/ } ! left_out' .venv-lock/lock > requirements.lock
 	rm -rf .venv-lock
 
 clean:

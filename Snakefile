@@ -1,10 +1,10 @@
-"""Low-rank bias, weight decay and model merging: the paper as a workflow. Stages are in rules/, settings in config/."""
+"""The workflow that reproduces the paper: a file for each stage in rules/, and the settings in config/."""
 
 from snakemake.utils import min_version
 
 min_version("9.0")
 
-# A config given with --configfile replaces the default one instead of being merged into it.
+# A configuration given with --configfile replaces the default one; Snakemake would merge the two.
 if not workflow.overwrite_configfiles:
 
     configfile: workflow.source_path("config/config.yaml")

@@ -1,8 +1,9 @@
-"""How the time of training grows with seeds, λ, samples, dimension, width and depth: docs/cost.png and cost.json.
+"""Measure how the time of training grows with seeds, λ, samples, dimension, width and depth.
 
 usage: python benchmarks/cost.py [--small]
 
-``--small`` takes few steps: it shows that the benchmark works.
+The results are docs/cost.png and benchmarks/cost.json. ``--small`` takes few steps: it shows that the benchmark
+works, and writes nothing.
 """
 
 import json
@@ -19,7 +20,7 @@ from training import data_of, experiment, flops_of, step_of
 
 SMALL = "--small" in sys.argv
 FLOPS = 2e7 if SMALL else 1e11
-"""Of one timing."""
+"""Floating-point operations of one timing."""
 BASE: dict[str, Any] = {"seeds": 10, "weight_decays": 1, "n": 1000, "d": 100, "width": 100, "depth": 3}
 SWEEPS: dict[str, tuple[str, Sequence[int]]] = {
     "seeds": ("seeds", (1, 2, 5, 10, 20, 50)),
@@ -31,26 +32,30 @@ SWEEPS: dict[str, tuple[str, Sequence[int]]] = {
 }
 
 
-def cost_of(sizes: dict[str, Any]) -> tuple[Callable[[], float], float]:
-    """What times one step of the sweep's size, and its floating-point operations."""
+def timed_step(sizes: dict[str, Any]) -> tuple[Callable[[], float], float]:
+    """A function that returns the seconds of one step for all seeds and λ, and the operations of this step.
+
+    Args:
+        sizes: The keys of ``BASE``.
+    """
     seeds, samples, dim, width = (sizes[name] for name in ("seeds", "n", "d", "width"))
     hidden = [width] * (sizes["depth"] - 1)
-    made = experiment(hidden, seeds, {"dim": dim, "samples": samples}, {"step_size": 0.01})
-    of_one = seeds * flops_of(samples, [min(samples, dim // 2), *hidden, 1])
-    step = step_of(made, data_of(made), max(1, min(2000, int(FLOPS / of_one))))
-    return (lambda: sum(step() for _ in range(sizes["weight_decays"]))), sizes["weight_decays"] * of_one
+    settings = experiment(hidden, seeds, {"dim": dim, "samples": samples}, {"step_size": 0.01})
+    flops = seeds * flops_of(samples, [min(samples, dim // 2), *hidden, 1])
+    step = step_of(settings, data_of(settings), max(1, min(2000, int(FLOPS / flops))))
+    return (lambda: sum(step() for _ in range(sizes["weight_decays"]))), sizes["weight_decays"] * flops
 
 
 def slope(values: Sequence[float], costs: Sequence[float]) -> float:
-    """Exponent of the power law through the points."""
+    """Exponent of the power law that fits the costs."""
     return float(np.polyfit(np.log(values), np.log(costs), 1)[0])
 
 
 def sweep(name: str, values: Sequence[int]) -> dict[str, Any]:
-    """Seconds of a step at each value, all others as in ``BASE``."""
-    works, flops = zip(*[cost_of(BASE | {name: value}) for value in values], strict=True)
-    times = medians(*works, repeats=1 if SMALL else 5)
-    found = {
+    """Seconds of a step at each value of one size; the other sizes are those of ``BASE``."""
+    timings, flops = zip(*[timed_step(BASE | {name: value}) for value in values], strict=True)
+    times = medians(*timings, repeats=1 if SMALL else 5)
+    result = {
         "name": name,
         "values": list(values),
         "seconds": times,
@@ -58,19 +63,19 @@ def sweep(name: str, values: Sequence[int]) -> dict[str, Any]:
         "expected": slope(values, flops),
         "found": slope(values, times),
     }
-    print(f"{name:14} expected {found['expected']:.2f}, found {found['found']:.2f}", flush=True)
-    return found
+    print(f"{name:14} expected {result['expected']:.2f}, found {result['found']:.2f}", flush=True)
+    return result
 
 
-def draw(found: Sequence[dict[str, Any]], path: Path) -> None:
-    """One panel a sweep: time measured, and what the products take at the largest rate that was found."""
+def draw(sweeps: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw one panel for each sweep: measured time, and the time of its operations at the largest measured rate."""
     import matplotlib.pyplot as plt
     import seaborn as sns
 
     sns.set_theme(context="paper", style="ticks")
-    rate = max(max(np.divide(entry["flops"], entry["seconds"])) for entry in found)
+    rate = max(max(np.divide(entry["flops"], entry["seconds"])) for entry in sweeps)
     figure, panels = plt.subplots(2, 3, figsize=(7.2, 4.4), layout="constrained")
-    for panel, entry in zip(panels.flat, found, strict=True):
+    for panel, entry in zip(panels.flat, sweeps, strict=True):
         panel.loglog(entry["values"], np.array(entry["flops"]) / rate, "--", color="0.6", label="operations")
         panel.loglog(entry["values"], entry["seconds"], "o-", label="measured")
         panel.set_title(f"slope {entry['expected']:.2f} expected, {entry['found']:.2f} found", fontsize=8)
@@ -85,15 +90,15 @@ def draw(found: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    """All sweeps."""
+    """Run all sweeps, draw them and write them to ``cost.json``."""
     on_one_thread()
-    found = [sweep(name, values) for name, (_, values) in SWEEPS.items()]
+    sweeps = [sweep(name, values) for name, (_, values) in SWEEPS.items()]
     if SMALL:
         with tempfile.TemporaryDirectory() as folder:
-            draw(found, Path(folder) / "cost.png")
+            draw(sweeps, Path(folder) / "cost.png")
         return
-    (HERE / "cost.json").write_text(json.dumps(found, indent=2) + "\n")
-    draw(found, HERE.parent / "docs/cost.png")
+    (HERE / "cost.json").write_text(json.dumps(sweeps, indent=2) + "\n")
+    draw(sweeps, HERE.parent / "docs/cost.png")
 
 
 if __name__ == "__main__":

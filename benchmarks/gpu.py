@@ -1,8 +1,9 @@
-"""Training on a GPU beside two cores of its machine (one, halved), and how far it is from what the CPU finds.
+"""Compare training on a GPU with two cores of the same machine: its time, and how far its weights are off.
 
 usage: python benchmarks/gpu.py [--small]
 
-Without a GPU it says so, and leaves ``gpu.json`` as it is.
+The time of two cores is that of one core, halved. Without a GPU, the benchmark says so and does not touch
+``gpu.json``. ``--small`` takes few steps: it shows that the benchmark works.
 """
 
 import sys
@@ -23,7 +24,7 @@ PAPER_SIZE = {"dim": 100, "samples": 1000}
 
 
 def paper_size(device: torch.device, blocks: tuple[int, ...]) -> list[Row]:
-    """The paper's size, in blocks of so many seeds, a seed's time against that of one core, halved."""
+    """Time of a seed at the paper's size, in blocks of different numbers of seeds, against half of one core's."""
     settings = experiment([100, 100], 10, PAPER_SIZE)
     (core,) = medians(step_of(settings, data_of(settings), max(1, STEPS // 10)), repeats=REPEATS)
     rows = []
@@ -48,7 +49,7 @@ def paper_size(device: torch.device, blocks: tuple[int, ...]) -> list[Row]:
 
 
 def small_networks(device: torch.device, blocks: tuple[int, ...]) -> list[Row]:
-    """Figure 2's networks, in blocks of so many, one's time against that of a core, halved."""
+    """Time of a network of Figure 2, in blocks of different numbers of networks, against half of one core's."""
     sizes = {"dim": 20, "samples": 1000, "overlap": "same"}
     training = {"optimiser": "sgd", "step_size": 0.1, "batch_size": 100}
     settings = experiment([10, 10], 50, sizes, training)
@@ -69,24 +70,29 @@ def small_networks(device: torch.device, blocks: tuple[int, ...]) -> list[Row]:
 
 
 def deviation(device: torch.device, dtype: str) -> Row:
-    """Largest difference of any weight at any kept step from the CPU's, against the largest weight of its layer."""
+    """Largest difference of a weight at a kept step from the CPU's, relative to the largest weight of its layer."""
     training = {"steps": 2 * STEPS, "kept_steps": 10, "dtype": dtype}
     settings = experiment([100, 100], 3, PAPER_SIZE, training)
     job, data = train_job(settings), data_of(settings)
-    here, there = (store.with_whole_first_layer(train.train(job, data, where)) for where in (CPU, device))
-    found = max(
-        float(np.abs(there[name] - here[name]).max() / np.abs(here[name]).max())
+    on_cpu, on_gpu = (
+        store.with_whole_first_layer(train.train(job, data, processor)) for processor in (CPU, device)
+    )
+    largest = max(
+        float(np.abs(on_gpu[name] - on_cpu[name]).max() / np.abs(on_cpu[name]).max())
         for name in ("W1", "W2", "W3")
     )
     return row(
-        f"weights after {2 * STEPS} steps in {dtype}", None, f"those of the CPU, {found:.1e} off", "rounding"
+        f"weights after {2 * STEPS} steps in {dtype}",
+        None,
+        f"those of the CPU, {largest:.1e} off",
+        "rounding",
     )
 
 
 def main() -> None:
-    """Run all comparisons where there is a GPU."""
+    """Run all comparisons if there is a GPU."""
     if not torch.cuda.is_available():
-        print("no GPU: not measured here; what was kept stands in benchmarks/gpu.json")
+        print("no GPU: nothing is measured; benchmarks/gpu.json has the numbers of an earlier run")
         return
     on_one_thread()
     torch.set_flush_denormal(True)

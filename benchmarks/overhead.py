@@ -1,7 +1,9 @@
-"""Where the time of a finished run went: python benchmarks/overhead.py [folder of the run] [cores].
+"""Show how a finished run spent its time.
 
-From Snakemake's records of when each job began and ended, and the jobs' own benchmark files. A run that was
-interrupted, or went on later, has a gap in its records: measure one that ran through.
+usage: python benchmarks/overhead.py [FOLDER OF THE RUN] [CORES]
+
+The numbers come from Snakemake's records of the start and end of each job, and from the jobs' benchmark files.
+Measure a run that was never interrupted: an interruption leaves a gap in the records.
 """
 
 import csv
@@ -13,21 +15,22 @@ from typing import NamedTuple
 
 
 class Overhead(NamedTuple):
-    """Seconds of a run."""
+    """Time of a run, in seconds."""
 
-    of_rule: dict[str, list[float]]
-    """Of each job, by rule."""
+    seconds_by_rule: dict[str, list[float]]
+    """Wall time of each job, by rule."""
     wall: float
-    """From the first job's start to the last one's end."""
+    """Time from the first job's start to the last job's end."""
     commands: float
-    """Of all commands."""
+    """Wall time of all commands together."""
     processor: float
-    """Processor time of all commands."""
+    """Processor time of all commands together."""
     cores: int
+    """Number of cores that the run could use."""
 
 
 def overhead_of(folder: Path, cores: int) -> Overhead:
-    """Of the run in ``folder``."""
+    """Time of the run in ``folder``, which could use ``cores`` cores."""
     records = [json.loads(path.read_text()) for path in (folder / ".snakemake/metadata").iterdir()]
     # One record for each output; a job's outputs share their log.
     jobs = {tuple(record["log"]): record for record in records if record["starttime"]}.values()
@@ -35,11 +38,11 @@ def overhead_of(folder: Path, cores: int) -> Overhead:
     for path in (folder / "benchmarks").rglob("*.tsv"):
         with path.open() as stream:
             measured += csv.DictReader(stream, delimiter="\t")
-    of_rule: dict[str, list[float]] = defaultdict(list)
+    seconds_by_rule: dict[str, list[float]] = defaultdict(list)
     for job in jobs:
-        of_rule[job["rule"]].append(job["endtime"] - job["starttime"])
+        seconds_by_rule[job["rule"]].append(job["endtime"] - job["starttime"])
     return Overhead(
-        of_rule=of_rule,
+        seconds_by_rule=seconds_by_rule,
         wall=max(job["endtime"] for job in jobs) - min(job["starttime"] for job in jobs),
         commands=sum(float(row["s"]) for row in measured),
         processor=sum(float(row["cpu_time"]) for row in measured),
@@ -48,23 +51,23 @@ def overhead_of(folder: Path, cores: int) -> Overhead:
 
 
 def main(folder: Path, cores: int) -> None:
-    """Print job time and processor time by rule, and the wall time beside the least that the jobs allow."""
-    found = overhead_of(folder, cores)
+    """Print the time of jobs by rule, of commands and of idle cores, and the wall time relative to the commands."""
+    overhead = overhead_of(folder, cores)
     print(f"{'rule':24}{'jobs':>6}{'s':>9}")
-    for rule, times in sorted(found.of_rule.items(), key=lambda item: -sum(item[1])):
+    for rule, times in sorted(overhead.seconds_by_rule.items(), key=lambda item: -sum(item[1])):
         print(f"{rule:24}{len(times):6}{sum(times):9.0f}")
-    held = sum(map(sum, found.of_rule.values()))
+    in_jobs = sum(map(sum, overhead.seconds_by_rule.values()))
     print(
-        f"\nwall time from the first job's start to the last one's end: {found.wall:.0f} s on {cores} cores"
+        f"\nwall time from the first job's start to the last one's end: {overhead.wall:.0f} s on {cores} cores"
     )
     print(
-        f"commands (benchmark files): {found.commands:.0f} s, of which {found.processor:.0f} s processor time"
+        f"commands (benchmark files): {overhead.commands:.0f} s, of which {overhead.processor:.0f} s processor time"
     )
     print(
-        f"around them, in the jobs: {held - found.commands:.0f} s;"
-        f" cores without a job: {cores * found.wall - held:.0f} s"
+        f"around them, in the jobs: {in_jobs - overhead.commands:.0f} s;"
+        f" cores without a job: {cores * overhead.wall - in_jobs:.0f} s"
     )
-    print(f"ratio of wall time to commands / {cores}: {cores * found.wall / found.commands:.2f}")
+    print(f"ratio of wall time to commands / {cores}: {cores * overhead.wall / overhead.commands:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What surrounds the computation: the start of a command, a run that has nothing to do, and a run's overhead.
+"""Measure the time around the computation: starts of commands, a run with nothing to do, and a run's overhead.
 
 usage: python benchmarks/pipeline.py [--small]
 
-Makes the default run anew, in a folder beside other runs; ``--small`` makes the smoke run instead.
+It makes the whole default run in a new folder below ``runs``; ``--small`` makes the smoke run instead.
 """
 
 import os
@@ -24,26 +24,27 @@ BIN = Path(sys.executable).parent
 
 
 def run(*command: str) -> None:
-    """A command of this environment, or the whole benchmark stops."""
+    """Run a command of this environment; if it fails, the benchmark stops."""
     done = subprocess.run([BIN / command[0], *command[1:]], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 def starts(folder: Path) -> list[Row]:
-    """Commands on the smallest of jobs, beside importing what they cannot do without."""
-    made = experiment([2], 1, {"dim": 4, "samples": 4})
-    of_tasks, of_train = tasks_job(made), train_job(made)
+    """Time of commands with the smallest of jobs, and of the imports that they cannot do without."""
+    settings = experiment([2], 1, {"dim": 4, "samples": 4})
+    job = tasks_job(settings)
     data, network, merged = (str(folder / f"{name}.nc") for name in ("tasks", "train", "merge"))
-    store.write(tasks.make(of_tasks, []), Path(data), of_tasks)
-    of_merge = MergeJob(methods=made.merges, network=made.network).model_dump_json()
+    store.write(tasks.make(job, []), Path(data), job)
+    train_settings = train_job(settings).model_dump_json()
+    merge_settings = MergeJob(methods=settings.merges, network=settings.network).model_dump_json()
     commands = {
         "start of a command with PyTorch": (
-            ["decaymerge", "train", data, network, "--settings", of_train.model_dump_json()],
+            ["decaymerge", "train", data, network, "--settings", train_settings],
             "import torch, xarray, netCDF4",
             1.5,
         ),
         "start of a command with xarray": (
-            ["decaymerge", "merge", merged, network, network, "--settings", of_merge],
+            ["decaymerge", "merge", merged, network, network, "--settings", merge_settings],
             "import xarray, netCDF4",
             0.3,
         ),
@@ -55,16 +56,16 @@ def starts(folder: Path) -> list[Row]:
     }
     rows = []
     for name, (command, imports, goal) in commands.items():
-        whole, alone = medians(
+        command_time, import_time = medians(
             lambda command=command: seconds(lambda: run(*command)),  # type: ignore[misc]
             lambda imports=imports: seconds(lambda: run("python", "-c", imports)),  # type: ignore[misc]
         )
         rows.append(
             row(
                 name,
-                goal / whole,
-                f"{goal:g} s: {whole:.2f} s, a job with next to nothing to do",
-                f"'{imports}' alone takes {alone:.2f} s, and its end",
+                goal / command_time,
+                f"{goal:g} s: {command_time:.2f} s, a job with next to nothing to do",
+                f"'{imports}' alone takes {import_time:.2f} s, and its end",
                 1,
             )
         )
@@ -72,7 +73,7 @@ def starts(folder: Path) -> list[Row]:
 
 
 def whole_run(folder: Path) -> list[Row]:
-    """All of a run, and the same command again."""
+    """Time of a run, and of the same command again, when nothing is left to do."""
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     environment |= {"PATH": f"{BIN}:{environment['PATH']}"}
     command = ["snakemake", "--directory", str(folder), "--configfile", str(CONFIG), "--quiet"]
@@ -81,22 +82,23 @@ def whole_run(folder: Path) -> list[Row]:
         done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
-    took = seconds(snakemake)
-    found = overhead_of(folder, os.cpu_count() or 1)
-    (again,) = medians(lambda: seconds(snakemake), repeats=REPEATS)
+    first_time = seconds(snakemake)
+    overhead = overhead_of(folder, os.cpu_count() or 1)
+    command_share = overhead.commands / overhead.cores
+    (repeat_time,) = medians(lambda: seconds(snakemake), repeats=REPEATS)
     return [
         row(
             "smoke run" if SMALL else "default run",
-            found.commands / found.cores / found.wall,
-            f"its commands' own time on {found.cores} cores, {found.commands / found.cores:.0f} s against"
-            f" {found.wall:.0f} s, {took:.0f} s with Snakemake's start",
+            command_share / overhead.wall,
+            f"its commands' own time on {overhead.cores} cores, {command_share:.0f} s against"
+            f" {overhead.wall:.0f} s, {first_time:.0f} s with Snakemake's start",
             "1, where no core waits and Snakemake takes no time",
             1 / 1.3,
         ),
         row(
             "run with nothing to do",
-            3 / again,
-            f"3 s: {again:.2f} s",
+            3 / repeat_time,
+            f"3 s: {repeat_time:.2f} s",
             "Snakemake's start and a look at each file",
             1,
         ),
@@ -104,7 +106,7 @@ def whole_run(folder: Path) -> list[Row]:
 
 
 def main() -> None:
-    """All comparisons."""
+    """Run all comparisons, print them as a table and write them to ``pipeline.json``."""
     on_one_thread()
     (CHECKOUT / "runs").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CHECKOUT / "runs") as scratch:

@@ -1,8 +1,9 @@
-"""Speed and memory of scans, each beside what it is compared with, in one run; one thread each where not said.
+"""Compare speed and memory of scans with other programs and with goals, in one run.
 
 usage: python benchmarks/scan.py PYTHON_WITH_WEIGHTWATCHER [--small]
 
-``--small`` makes the synthetic GPT-J tiny: it shows that the benchmark works.
+Each process has one thread, except the scan of GPT-J, which uses all cores. ``--small`` makes the synthetic GPT-J
+tiny: it shows that the benchmark works.
 """
 
 import json
@@ -25,10 +26,11 @@ from decaymerge.scan.plan import make_plan
 from decaymerge.scan.spectral import frobenius_norm, spectral_norm
 
 MEMORY_GB, SECONDS = 2.0, 900.0
+"""Goals of the scan of a full-size GPT-J."""
 
 
 def mpnet(other_python: str) -> list[Row]:
-    """The 72 matrices of MPNet: against WeightWatcher, and against reading them and taking Frobenius norms."""
+    """Scan of MPNet's 72 matrices, against WeightWatcher, and against reading them with their Frobenius norms."""
     models = yaml.safe_load((HERE.parent / "config/registry-models.yaml").read_text())["scan"]["models"]
     cache = Path(os.environ.get("DECAYMERGE_CACHE", HERE.parent / "resources"))
     folder = fetch_model(ScanModel.model_validate(models["mpnet"]), cache)
@@ -54,7 +56,7 @@ def mpnet(other_python: str) -> list[Row]:
             frobenius = frobenius_norm(matrix)
             ranks.append((frobenius / spectral_norm(matrix, frobenius).value) ** 2)
 
-    reading, scanning = medians(lambda: seconds(read), lambda: seconds(scan))
+    read_time, scan_time = medians(lambda: seconds(read), lambda: seconds(scan))
     request = json.dumps({"file": str(folder / "model.safetensors"), "names": names})
     done = subprocess.run(
         [other_python, str(HERE / "weightwatcher_scan.py")],
@@ -64,21 +66,21 @@ def mpnet(other_python: str) -> list[Row]:
         check=True,
     )
     other = json.loads(done.stdout.splitlines()[-1])
-    worst = max(abs(a / b - 1) for a, b in zip(ranks, other["stable_rank"], strict=True))
-    assert worst < 1e-4, f"stable ranks differ by {worst}"
+    largest = max(abs(a / b - 1) for a, b in zip(ranks, other["stable_rank"], strict=True))
+    assert largest < 1e-4, f"stable ranks differ by {largest}"
     return [
         row(
             "scan of MPNet's 72 matrices",
-            other["seconds"] / scanning,
+            other["seconds"] / scan_time,
             f"WeightWatcher {other['version']} analyze(), once, with its fits, {other['seconds']:.2f} s against"
-            f" {scanning:.3f} s, stable ranks equal to {worst:.1e}",
+            f" {scan_time:.3f} s, stable ranks equal to {largest:.1e}",
             "a full decomposition of each matrix",
             20,
         ),
         row(
             "scan of MPNet's 72 matrices",
-            reading / scanning,
-            f"reading each once and its Frobenius norm, {reading:.3f} s",
+            read_time / scan_time,
+            f"reading each once and its Frobenius norm, {read_time:.3f} s",
             "1, where only reading takes time",
             0.25,
         ),
@@ -86,7 +88,7 @@ def mpnet(other_python: str) -> list[Row]:
 
 
 def write_gpt_j(folder: Path, layers: int, width: int, feed_forward: int) -> int:
-    """Random GPT-J weights in fp16, a file for each layer; returns their bytes."""
+    """Write random GPT-J weights in fp16, a file for each layer, and return their size in bytes."""
     generator = torch.Generator().manual_seed(0)
     shapes = {f"attn.{name}": (width, width) for name in ("q_proj", "k_proj", "v_proj", "out_proj")}
     shapes |= {"mlp.fc_in": (feed_forward, width), "mlp.fc_out": (width, feed_forward)}
@@ -99,8 +101,8 @@ def write_gpt_j(folder: Path, layers: int, width: int, feed_forward: int) -> int
     return sum(file.stat().st_size for file in folder.iterdir())
 
 
-def peak_of_scan(folder: Path) -> tuple[float, float]:
-    """Seconds and peak resident GB of ``decaymerge scan`` in a process of its own, with all cores."""
+def scan_time_and_peak(folder: Path) -> tuple[float, float]:
+    """Seconds, and peak resident memory in GB, of ``decaymerge scan`` in its own process, on all cores."""
     environment = {name: value for name, value in os.environ.items() if name not in ONE_THREAD}
     code = (
         "import resource, subprocess, sys\n"
@@ -122,41 +124,41 @@ def peak_of_scan(folder: Path) -> tuple[float, float]:
         check=True,
         env=environment,
     )
-    code_of_scan, kilobytes = map(int, done.stdout.split())
-    assert code_of_scan == 0
+    exit_code, kilobytes = map(int, done.stdout.split())
+    assert exit_code == 0
     return time.perf_counter() - start, kilobytes * 1024 / 1e9
 
 
 def gpt_j(small: bool) -> list[Row]:
-    """A synthetic GPT-J: peak memory, time, and whether the peak grows with the number of layers."""
+    """Peak memory and time of the scan of a synthetic GPT-J, and the peak's growth with the number of layers."""
     width, feed_forward = (64, 256) if small else (4096, 16384)
-    peaks, took, size = {}, 0.0, 0
+    peaks, scan_time, size = {}, 0.0, 0
     for layers in (7, 28):
         with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as scratch:
             size = write_gpt_j(Path(scratch), layers, width, feed_forward)
-            took, peaks[layers] = peak_of_scan(Path(scratch))
+            scan_time, peaks[layers] = scan_time_and_peak(Path(scratch))
         print(
-            f"GPT-J with {layers} layers: {size / 1e9:.2f} GB, {took:.0f} s, peak {peaks[layers]:.2f} GB",
+            f"GPT-J with {layers} layers: {size / 1e9:.2f} GB, {scan_time:.0f} s, peak {peaks[layers]:.2f} GB",
             flush=True,
         )
-    scale = "" if not small else " (small)"
+    suffix = " (small)" if small else ""
     return [
         row(
-            f"peak memory of a full-size GPT-J{scale}",
+            f"peak memory of a full-size GPT-J{suffix}",
             MEMORY_GB / peaks[28],
             f"{MEMORY_GB:g} GB; {peaks[28]:.2f} GB for {size / 1e9:.1f} GB of fp16 weights",
             "the largest matrix in float32 and as stored",
             1,
         ),
         row(
-            f"time of a full-size GPT-J{scale}",
-            SECONDS / took,
-            f"{SECONDS:g} s; {took:.0f} s on {os.cpu_count()} cores",
+            f"time of a full-size GPT-J{suffix}",
+            SECONDS / scan_time,
+            f"{SECONDS:g} s; {scan_time:.0f} s on {os.cpu_count()} cores",
             "random matrices have no gap: about a hundred Lanczos steps, two passes over memory each",
             1,
         ),
         row(
-            f"peak memory of 7 layers{scale}",
+            f"peak memory of 7 layers{suffix}",
             peaks[7] / peaks[28],
             f"28 layers: {peaks[7]:.2f} GB and {peaks[28]:.2f} GB",
             "1, where the peak does not grow",
@@ -166,7 +168,7 @@ def gpt_j(small: bool) -> list[Row]:
 
 
 def main() -> None:
-    """Run all comparisons, print them as a table and keep them as ``scan.json``."""
+    """Run all comparisons, print them as a table and write them to ``scan.json``."""
     on_one_thread()
     small = "--small" in sys.argv
     rows = [*mpnet(sys.argv[1]), *gpt_j(small)]

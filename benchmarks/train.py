@@ -1,4 +1,4 @@
-"""Speed of training and evaluation, each beside what it is compared with, in one run on one thread.
+"""Compare the speed of training and evaluation with other ways to compute the same, in one run on one thread.
 
 usage: python benchmarks/train.py [--small]
 
@@ -17,20 +17,21 @@ from decaymerge.fetch import fashion_mnist
 from training import data_of, experiment, flops_of, plain_step_of, products_of, step_of
 
 SMALL = "--small" in sys.argv
-FEW = 2 if SMALL else 500
-"""Steps of the paper's size that are timed at once."""
-MANY = 20 if SMALL else 5000
+LARGE_STEPS = 2 if SMALL else 500
+"""Number of steps of the paper's size in one timing."""
+SMALL_STEPS = 20 if SMALL else 5000
+"""Number of steps of Figure 2's networks in one timing."""
 
 
 def paper_size() -> list[Row]:
-    """N = 1000, d = 100 of which a task has 50, widths 100, 10 seeds."""
-    made = experiment([100, 100], 10, {"dim": 100, "samples": 1000})
-    data = data_of(made)
+    """Training at the paper's size: n = 1000, d = 100, of which a task has 50, widths 100, 10 seeds."""
+    settings = experiment([100, 100], 10, {"dim": 100, "samples": 1000})
+    data = data_of(settings)
     flops = 10 * flops_of(1000, [50, 100, 100, 1])
     plain, step, products = medians(
-        plain_step_of(made, data, FEW),
-        step_of(made, data, FEW),
-        lambda: products_of(1000, [50, 100, 100, 1], 10, FEW),
+        plain_step_of(settings, data, LARGE_STEPS),
+        step_of(settings, data, LARGE_STEPS),
+        lambda: products_of(1000, [50, 100, 100, 1], 10, LARGE_STEPS),
     )
     return [
         row(
@@ -51,33 +52,35 @@ def paper_size() -> list[Row]:
 
 
 def padded_images(samples: int, goal: float) -> Row:
-    """Fashion-MNIST of two tasks: 1568 coordinates, of which the inputs of one task span few."""
+    """Training on Fashion-MNIST with two tasks: 1568 coordinates, of which the inputs of one task span few."""
     cache = Path(os.environ.get("DECAYMERGE_CACHE", HERE.parent / "resources")) / "fashion_mnist"
     fashion_mnist.fetch(cache, None)
     files = tuple(cache / name for name in list(fashion_mnist.SHA256)[:2])
-    made = experiment([100, 100], 2, {"dataset": "fashion_mnist", "samples": samples})
-    data = data_of(made, files)
+    settings = experiment([100, 100], 2, {"dataset": "fashion_mnist", "samples": samples})
+    data = data_of(settings, files)
     rank = int(torch.linalg.matrix_rank(torch.from_numpy(data.inputs.values)).max())
-    whole, span = medians(step_of(made, data, FEW, full_space=True), step_of(made, data, FEW))
-    ceiling = flops_of(samples, [1568, 100, 100, 1]) / flops_of(samples, [rank, 100, 100, 1])
+    full, span = medians(
+        step_of(settings, data, LARGE_STEPS, full_space=True), step_of(settings, data, LARGE_STEPS)
+    )
+    flops_ratio = flops_of(samples, [1568, 100, 100, 1]) / flops_of(samples, [rank, 100, 100, 1])
     return row(
         f"first layer in {rank} of 1568 coordinates, n = {samples}",
-        whole / span,
-        f"all coordinates, {whole * 1e3:.1f} ms a step of two networks against {span * 1e3:.1f}",
-        f"{ceiling:.2f}, floating-point operations",
+        full / span,
+        f"all coordinates, {full * 1e3:.1f} ms a step of two networks against {span * 1e3:.1f}",
+        f"{flops_ratio:.2f}, floating-point operations",
         goal,
     )
 
 
 def small_networks(members: int, goal: float) -> Row:
-    """Figure 2: widths 10, minibatches of 100 of 1000 samples with d = 20."""
-    settings = {"optimiser": "sgd", "step_size": 0.1, "batch_size": 100}
-    made = experiment([10, 10], members, {"dim": 20, "samples": 1000, "overlap": "same"}, settings)
-    data = data_of(made)
+    """Training of Figure 2's networks: widths 10, minibatches of 100 of 1000 samples with d = 20."""
+    training = {"optimiser": "sgd", "step_size": 0.1, "batch_size": 100}
+    settings = experiment([10, 10], members, {"dim": 20, "samples": 1000, "overlap": "same"}, training)
+    data = data_of(settings)
     plain, step, products = medians(
-        plain_step_of(made, data, MANY),
-        step_of(made, data, MANY),
-        lambda: products_of(100, [20, 10, 10, 1], members, MANY),
+        plain_step_of(settings, data, SMALL_STEPS),
+        step_of(settings, data, SMALL_STEPS),
+        lambda: products_of(100, [20, 10, 10, 1], members, SMALL_STEPS),
     )
     return row(
         f"{members} small networks in minibatches",
@@ -89,8 +92,8 @@ def small_networks(members: int, goal: float) -> Row:
 
 
 def evaluation() -> Row:
-    """Outputs of 10 seeds at 40 kept steps, at the paper's size."""
-    made = experiment([100, 100], 10, {"dim": 100, "samples": 1000})
+    """Evaluation at the paper's size: outputs of 10 seeds at 40 kept steps."""
+    settings = experiment([100, 100], 10, {"dim": 100, "samples": 1000})
     inputs = torch.randn(10, 1000, 100)
     weights = [torch.randn(10, 40, above, below) for below, above in ((100, 100), (100, 100), (100, 1))]
 
@@ -103,7 +106,8 @@ def evaluation() -> Row:
                 _ = hidden @ weights[-1][seed, step].T
 
     plain, tiled = medians(
-        lambda: seconds(one_by_one), lambda: seconds(lambda: network.outputs(made.network, weights, inputs))
+        lambda: seconds(one_by_one),
+        lambda: seconds(lambda: network.outputs(settings.network, weights, inputs)),
     )
     flops = 2.0 * 10 * 40 * 1000 * (2 * 100 * 100 + 100)
     return row(
@@ -116,7 +120,7 @@ def evaluation() -> Row:
 
 
 def main() -> None:
-    """Run all comparisons."""
+    """Run all comparisons, print them as a table and write them to ``train.json``."""
     on_one_thread()
     torch.set_flush_denormal(True)
     rows = [

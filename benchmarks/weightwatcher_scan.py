@@ -1,4 +1,4 @@
-"""WeightWatcher's analyze() on the matrices that are named on standard input; prints its table and time as JSON."""
+"""Run WeightWatcher's analyze() on the matrices that standard input names; print stable ranks and time as JSON."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from torch import nn
 warnings.filterwarnings("ignore")
 torch.set_num_threads(1)
 
-import weightwatcher as ww  # noqa: E402, threads are set first
+import weightwatcher as ww  # noqa: E402, the number of threads must be set before
 
 request = json.load(sys.stdin)
 layers = nn.ModuleList()
@@ -27,6 +27,6 @@ start = time.perf_counter()
 details = ww.WeightWatcher(model=layers).analyze()
 seconds = time.perf_counter() - start
 assert len(details) == len(request["names"])
-# Its ``norm`` is the squared Frobenius norm, its ``spectral_norm`` the largest squared singular value.
+# WeightWatcher's ``norm`` is the squared Frobenius norm, its ``spectral_norm`` the largest squared singular value.
 ranks = (details.norm / details.spectral_norm).tolist()
 print(json.dumps({"seconds": seconds, "stable_rank": ranks, "version": ww.__version__}))

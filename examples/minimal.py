@@ -1,7 +1,7 @@
-"""The whole idea in plain PyTorch: train two networks with weight decay, sum their weights, and it does both tasks.
+"""The whole idea in plain PyTorch: train two networks with weight decay and sum them; the sum solves both tasks.
 
-This is seed 0 of the experiment ``independent`` of config/config.yaml, drawn by the same calls of numpy, so that
-its numbers are the workflow's to rounding. ``python examples/minimal.py`` takes about a quarter of a minute.
+This is seed 0 of the experiment ``independent`` of config/config.yaml. The same calls of numpy draw it, so that its
+numbers equal the workflow's up to rounding. ``python examples/minimal.py`` takes about a quarter of a minute.
 """
 
 from hashlib import sha256
@@ -42,8 +42,8 @@ def train(task: str) -> list[Tensor]:
     """Full-batch gradient descent on the logistic loss, W ← (1 - ηλ) W - η ∇L(W)."""
     (x, y), rng, weights = data(task), stream(task, "weights"), []
     for fan_in, out, gain in zip((DIM, *WIDTHS), (*WIDTHS, 1), (2, 2, 1), strict=True):
-        drawn = rng.standard_normal((out, fan_in)) * (gain / fan_in) ** 0.5
-        weights.append(torch.tensor(drawn).float().requires_grad_())
+        initial = rng.standard_normal((out, fan_in)) * (gain / fan_in) ** 0.5
+        weights.append(torch.tensor(initial).float().requires_grad_())
     optimiser = torch.optim.SGD(weights, lr=STEP_SIZE, weight_decay=WEIGHT_DECAY)
     for _ in range(STEPS):
         optimiser.zero_grad()

@@ -1,4 +1,4 @@
-"""The paper's claims, each with an outcome: about the networks of experiments in float64, and about scans."""
+"""Verdicts on the paper's claims: about the networks of experiments in float64, and about scans of transformers."""
 
 
 rule check_claims:
@@ -19,7 +19,7 @@ rule check_claims:
         settings=settings(jobs.ClaimsJob),
         results=lambda wildcards, output: Path(output.verdicts).parents[1],
     message:
-        "Check the claims about {wildcards.experiment}"
+        "Check the claims about the experiment {wildcards.experiment}"
     shell:
         "decaymerge check-claims {params.results} {output.verdicts} --traces {output.traces}"
         " --settings {params.settings:q} > {log} 2>&1"
@@ -38,7 +38,7 @@ rule check_scan:
     resources:
         **asks(estimates.VERDICTS),
     message:
-        "Check the claims about {wildcards.model}"
+        "Check the claims about the model {wildcards.model}"
     shell:
         "decaymerge check-scan {wildcards.model} {input.scan} {output} > {log} 2>&1"
 
@@ -60,7 +60,7 @@ rule gather_claims:
     params:
         traces=lambda wildcards, input: [f"--traces={path}" for path in input.traces],
     message:
-        "Gather the claims"
+        "Gather the verdicts on all claims"
     shell:
         "decaymerge gather-claims {output} {input.verdicts:q} {params.traces:q} 2>&1 | tee {log}"
 
@@ -76,9 +76,9 @@ rule claims_page:
             caption="../report/claims.rst",
             category="Claims",
             labels={
-                "claim": "all of them",
-                "source": "each with its own",
-                "outcome": "each with its numbers",
+                "claim": "all claims",
+                "source": "on the page",
+                "outcome": "on the page",
             },
         ),
         pictures=report(
@@ -101,7 +101,7 @@ rule claims_page:
         settings=jobs.FigureJob.of(CONFIG, "claims").model_dump_json(),
         traces=lambda wildcards, input: [f"--traces={path}" for path in input.traces],
     message:
-        "Draw the claims"
+        "Draw the claims and write their page"
     shell:
         "decaymerge claims-page {input.verdicts} {output.page} {params.traces:q} --settings {params.settings:q}"
         " --threads {threads} > {log} 2>&1"

@@ -1,4 +1,4 @@
-"""What all stages share: the checked configuration, wildcards, and what a job gets and asks for."""
+"""Shared by all stages: the checked configuration, the wildcards, and the settings and resources of jobs."""
 
 import os
 import re
@@ -17,18 +17,18 @@ from decaymerge.errors import UserError
 from decaymerge.fetch import model as models
 from decaymerge.workflow import estimates, jobs, labels, layout, preflight
 
-# Jobs call `decaymerge` by name, also where the environment is not activated.
+# Jobs call `decaymerge` by name, which must work in an environment that is not activated, too.
 shell.prefix(f"export PATH='{Path(sys.executable).parent}':\"$PATH\"; ")
 
-# Places are this file's own, so that the workflow also runs as a module of another one, and relative to the working
-# folder, so that a checkout can be moved with its results.
+# The paths start from this file, so that the workflow also runs as a module of another one. They are relative to the
+# working folder, so that a checkout can be moved together with its results.
 CHECKOUT = Path(os.path.relpath(workflow.current_basedir.get_path_or_uri(secret_free=True))).parent
 PACKAGE = Path(os.path.relpath(decaymerge.__path__[0]))
 RESOURCES = Path(os.environ.get("DECAYMERGE_CACHE") or CHECKOUT / "resources")
 
 try:
     for file in workflow.configfiles:
-        load(Path(file))  # Snakemake lets a key stand twice, and takes the last
+        load(Path(file))  # refuses a key that is given twice; Snakemake would take the last
     CONFIG = configuration.parse(config)
     preflight.check(CONFIG, RESOURCES)
 except UserError as error:
@@ -41,7 +41,7 @@ PICTURES = CONFIG.pictures
 
 
 def one_of(values):
-    """Pattern of the values that the configuration has, so that Snakemake knows no other file."""
+    """Pattern that matches exactly the given values of a wildcard, so that Snakemake accepts no other file."""
     return "|".join(map(re.escape, sorted(set(values)))) or "nothing"
 
 
@@ -59,7 +59,7 @@ wildcard_constraints:
 
 
 def modules(*names):
-    """Source files of modules, as inputs: a change in them re-runs what they made."""
+    """Source files of modules, as inputs of a rule, so that a change in the code re-runs its jobs."""
     files = []
     for name in names:
         folder = [file for file in (PACKAGE / name).rglob("*") if file.suffix in (".py", ".html")]
@@ -73,20 +73,20 @@ def shared(files):
 
 
 def weights(path):
-    """An output of networks, which goes when nothing needs it any more unless the configuration keeps it."""
+    """A file of networks; with keep_weights: false Snakemake removes it after the last job that needs it."""
     return path if CONFIG.keep_weights else temp(path)
 
 
 def settings(job):
-    """JSON of a job's settings, from its wildcards."""
+    """A function from the wildcards of a job to its settings, as JSON."""
     return lambda wildcards: job.of(CONFIG, **dict(wildcards.items())).model_dump_json()
 
 
 def asks(estimate):
-    """Memory and time that a job asks for; one that a scheduler killed asks for more at its next attempt.
+    """Memory and run time of a job, as resources. A job that a scheduler killed asks for more at its next attempt.
 
-    ``estimate`` is fixed, or a function of the experiment, of it and the number of tasks in the merge set, or of the
-    experiments that a figure shows.
+    ``estimate`` is an estimate, or a function that returns one: from the experiment, from the experiment and the
+    number of tasks in the merge set, or from the experiments that a figure shows.
     """
 
     def estimated(wildcards):
@@ -106,19 +106,19 @@ def asks(estimate):
     }
 
 
-# The device determines no result, so it is a resource and not one of the params, which re-run what they change.
+# The device determines no result, so it is a resource: a change of params would re-run the jobs.
 DEVICE = {"device": CONFIG.device, "gpu": int(CONFIG.device == "cuda")}
 
 
 def of_tasks(output):
-    """An output of every task of the merge set."""
+    """Function from wildcards to the files ``output`` of all tasks of the merge set."""
     return lambda wildcards: expand(
         output, task=EXPERIMENTS[wildcards.experiment].merge_sets[wildcards.merge_set], allow_missing=True
     )
 
 
 def of_experiment(output):
-    """An output of every task, merge set, λ and block of the experiment."""
+    """Function from wildcards to the files ``output`` of all tasks, merge sets, λ and blocks of the experiment."""
 
     def outputs(wildcards):
         settings = EXPERIMENTS[wildcards.experiment]
@@ -135,7 +135,7 @@ def of_experiment(output):
 
 
 def model_arguments(model):
-    """Source, path and checksum of a checkpoint, as arguments of a command."""
+    """Sources, path and checksum of a checkpoint, as arguments of a command."""
     options = [f"--path={model.path}"] if model.path else []
     options += [f"--sha256={model.sha256}"] if model.sha256 else []
     return [*model.sources, *options]

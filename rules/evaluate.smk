@@ -1,4 +1,4 @@
-"""Own and merged networks on each task at each kept step, and the summary of an experiment."""
+"""Evaluation of own and merged networks on each task at each kept step, and the summary of an experiment."""
 
 
 rule evaluate:

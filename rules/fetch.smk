@@ -1,4 +1,4 @@
-"""Real data and checkpoints, verified by content, into the folder that all runs share."""
+"""Real data and checkpoints, verified by their content, in the folder that all runs share."""
 
 for dataset, files in FETCHED.items():
 
@@ -24,7 +24,7 @@ for dataset, files in FETCHED.items():
             "decaymerge fetch {params.dataset} {params.destination:q} {params.folder:q} > {log} 2>&1"
 
 
-# A fetched checkpoint's folder is named by its source, so that configurations can share the cache.
+# The folder of a fetched checkpoint is named after its source, so that configurations can share the cache.
 CHECKPOINTS = {
     models.folder_of(model, RESOURCES).name: model
     for model in MODELS.values()

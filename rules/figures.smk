@@ -1,4 +1,4 @@
-"""Pictures. One rule draws every figure; which there are, and what each shows, is in ``config/figures.py``."""
+"""Figures. A single rule draws all of them. ``config/figures.py`` has the table of figures."""
 
 SOURCES = {
     "summary": rules.gather.output,
@@ -69,7 +69,7 @@ if MODELS:
     DRAWN["figure1"] += rules.table1.output
     DRAWN["figure1"] += expand(rules.draw.output, figure=[f"figure1_{name}" for name in MODELS])
 
-# A target of its own for each figure of the paper and of several experiments.
+# A target for each figure of the paper and for each figure that compares experiments.
 for name in [*COMPARISONS, "figure1", "fashion_mnist"]:
     if name in DRAWN:
 

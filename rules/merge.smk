@@ -1,4 +1,4 @@
-"""Merged networks of every merge set: each pair of tasks, and all of them where there are more than two."""
+"""Merged networks of every merge set: each pair of tasks, and all tasks where there are more than two."""
 
 
 rule merge:

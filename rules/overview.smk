@@ -1,4 +1,4 @@
-"""The page of settings, scans and origin that `make report` adds to Snakemake's report."""
+"""The page of settings, scans and origin, which `make report` adds to Snakemake's report."""
 
 
 rule overview:

@@ -1,4 +1,4 @@
-"""Own networks: one job for each task, λ and block of seeds."""
+"""Training of own networks, a job for each task, λ and block of seeds."""
 
 
 rule train:

@@ -1,4 +1,4 @@
-"""Reference pages that are made from the code: every setting from its pydantic model, every command from Typer."""
+"""Make reference pages from the code: settings from their pydantic models, commands from Typer."""
 
 import subprocess
 import sys
@@ -15,23 +15,23 @@ LIMITS = {
     "exclusiveMinimum": "> {}",
     "maximum": "≤ {}",
     "exclusiveMaximum": "< {}",
-    "minItems": "{} or more of them",
-    "maxItems": "at most {} of them",
-    "minProperties": "{} or more of them",
-    "maxProperties": "at most {} of them",
+    "minItems": "{} or more entries",
+    "maxItems": "at most {} entries",
+    "minProperties": "{} or more entries",
+    "maxProperties": "at most {} entries",
     "maxLength": "at most {} characters",
     "pattern": "matches `{}`",
 }
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """MkDocs' event before a page's Markdown is rendered."""
-    make = GENERATED.get(page.file.src_uri)
-    return markdown if make is None else f"{markdown}\n\n{make()}"
+    """Append the generated part of a page. MkDocs calls this before it renders the page's Markdown."""
+    generate = GENERATED.get(page.file.src_uri)
+    return markdown if generate is None else f"{markdown}\n\n{generate()}"
 
 
 def configuration() -> str:
-    """A section for each model of the configuration, where its keys stand in the file, and a table of them."""
+    """A section for each model of the configuration: the place of its keys in the file, and a table of them."""
     schema = json_schema()
     return "\n\n".join(
         _section(where, name, schema if name == "Config" else schema["$defs"][name])
@@ -40,29 +40,28 @@ def configuration() -> str:
 
 
 def _places(schema: Schema) -> Iterator[tuple[str, str]]:
-    """Place in the file and name of every model, each once, where it first stands."""
+    """Place in the file and name of every model, each once, at its first place."""
     queue, seen = [("the whole file", "Config", schema)], {"Config"}
     while queue:
         where, name, model = queue.pop(0)
         yield where, name
         for key, value in model["properties"].items():
             inside = key if name == "Config" else f"{where}.{key}"
-            for place, found in _references(value, inside):
-                if found not in seen:
-                    seen.add(found)
-                    queue.append((place, found, schema["$defs"][found]))
+            for place, reference in _references(value, inside):
+                if reference not in seen:
+                    seen.add(reference)
+                    queue.append((place, reference, schema["$defs"][reference]))
 
 
 def _references(value: Any, where: str) -> Iterator[tuple[str, str]]:
-    """Models that a value may be, and their place: in a mapping from names, one level down."""
+    """Place and name of the models that a value may be; in a mapping from names the place is one level lower."""
     if isinstance(value, dict):
         if "$ref" in value:
             yield where, value["$ref"].rsplit("/", 1)[1]
         for key, part in value.items():
-            named = key in ("additionalProperties", "patternProperties")
-            yield from (
-                _references(part, f"{where}.NAME" if named else where) if key != "discriminator" else ()
-            )
+            if key != "discriminator":
+                is_mapping = key in ("additionalProperties", "patternProperties")
+                yield from _references(part, f"{where}.NAME" if is_mapping else where)
     elif isinstance(value, list):
         for part in value:
             yield from _references(part, where)
@@ -85,17 +84,16 @@ def _text(schema: Schema) -> str:
 
 
 def _kind(value: Schema) -> str:
-    """Type of a value, in words; a model is a link to its section."""
+    """Type of a value in words, as a link to its section if it is a model."""
     if "$ref" in value:
         name = value["$ref"].rsplit("/", 1)[1]
         return f"[{name}](#{name.lower()})"
     if "const" in value or "enum" in value:
-        return " or ".join(f"`{one}`" for one in value.get("enum", [value.get("const")]))
-    for either in ("anyOf", "oneOf"):
-        if either in value:
-            return " or ".join(
-                dict.fromkeys(_kind(one) for one in value[either] if one.get("type") != "null")
-            )
+        return " or ".join(f"`{constant}`" for constant in value.get("enum", [value.get("const")]))
+    for union in ("anyOf", "oneOf"):
+        if union in value:
+            kinds = [_kind(option) for option in value[union] if option.get("type") != "null"]
+            return " or ".join(dict.fromkeys(kinds))
     if value["type"] == "array":
         return f"list of {_kind(value['items'])}"
     if value["type"] == "object":
@@ -118,13 +116,13 @@ def _default(key: str, value: Schema, required: list[str]) -> str:
 
 
 def _limits(value: Schema) -> list[str]:
-    """Of a value, of what else it may be, and of the elements of a list."""
-    found = [LIMITS[key].format(_short(value[key])) for key in LIMITS if key in value]
-    for one in [*value.get("anyOf", []), *value.get("oneOf", [])]:
-        found += _limits(one)
+    """Limits of a value in words, with those of the options of a union and of the elements of a list."""
+    limits = [LIMITS[key].format(_short(value[key])) for key in LIMITS if key in value]
+    for option in [*value.get("anyOf", []), *value.get("oneOf", [])]:
+        limits += _limits(option)
     if "items" in value:
-        found += [f"each {limit}" for limit in _limits(value["items"])]
-    return list(dict.fromkeys(found))
+        limits += [f"each {limit}" for limit in _limits(value["items"])]
+    return list(dict.fromkeys(limits))
 
 
 def _short(limit: float | str) -> str:
@@ -132,10 +130,10 @@ def _short(limit: float | str) -> str:
 
 
 def commands() -> str:
-    """Every command with its arguments and options, as Typer writes it, below the page's own title."""
+    """Every command with its arguments and options, as Typer describes them, without Typer's title."""
     command = [sys.executable, "-m", "typer", "decaymerge.cli", "utils", "docs", "--name", "decaymerge"]
-    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return made.partition("\n")[2]
+    page = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return page.partition("\n")[2]
 
 
 GENERATED: dict[str, Callable[[], str]] = {

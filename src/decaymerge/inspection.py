@@ -1,4 +1,4 @@
-"""What a result says of itself: ``decaymerge inspect``."""
+"""``decaymerge inspect``: the settings, the origin and the contents of a result, read from the file itself."""
 
 import json
 from collections import Counter
@@ -13,15 +13,15 @@ from decaymerge.errors import UserError
 
 
 def inspect(path: Path) -> str:
-    """Settings, code, versions, seeds, kind of host, and what the file holds.
+    """Size, settings, code revision, versions, seeds, kind of host and contents of a result, as text.
 
     Raises:
-        UserError: the file is missing, damaged, or none of this project's.
+        UserError: the file is missing or damaged, or not a result of this project.
     """
     readers = {".nc": _netcdf, ".png": _picture, ".pdf": _picture_next_to, ".json": _json}
     if path.suffix not in readers:
         raise UserError(
-            f"{path}: inspect reads {', '.join(readers)}; a page says at its end where it comes from"
+            f"{path}: inspect reads {', '.join(readers)} files; a page (.html) says itself where it comes from"
         )
     if not path.is_file():
         raise UserError(f"{path} is missing, or is not a file")
@@ -30,14 +30,18 @@ def inspect(path: Path) -> str:
 
 
 def _origin(attributes: Mapping[str, Any], path: Path) -> str:
-    """Attributes as YAML, the settings last and unfolded."""
+    """Attributes as YAML, with the settings last, as a mapping.
+
+    Raises:
+        UserError: the attributes are not those of a result.
+    """
     entries: dict[str, Any] = {name: str(text) for name, text in attributes.items() if name != "settings"}
     try:
         entries["settings"] = json.loads(attributes["settings"])
     except (KeyError, ValueError):
         entries.clear()
     if "code_revision" not in entries:
-        raise UserError(f"{path} does not say where it comes from: it is not one of this project's results")
+        raise UserError(f"{path} does not say where it comes from: it is not a result of this project")
     return yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=1000)
 
 
@@ -68,13 +72,14 @@ def _picture(path: Path) -> str:
 
 
 def _picture_next_to(path: Path) -> str:
-    """The PNG that is drawn with each PDF says the same, and is easier to read."""
+    """The origin of a PDF, from the PNG that was drawn with it and is easier to read."""
     if not (picture := path.with_suffix(".png")).is_file():
-        raise UserError(f"{path}: {picture.name}, which says where both come from, is not next to it")
+        raise UserError(f"{path}: {picture.name}, which holds the origin of both, is missing next to the PDF")
     return _picture(picture)
 
 
 def _json(path: Path) -> str:
+    """Counts of outcomes for verdicts on claims, and the content of any other file."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What is measured of a network: losses and errors from margins, norms and ranks from weights."""
+"""Measurements of networks: losses and errors from margins, norms and ranks from weights."""
 
 from collections.abc import Callable
 
@@ -21,12 +21,12 @@ def loss(margins: Tensor, kind: Loss) -> Tensor:
 
 
 def error(margins: Tensor) -> Tensor:
-    """Share of samples with y f(x) ≤ 0, so an output of exactly 0 counts as wrong: (…, sample) to (…)."""
+    """Share of samples with margin y f(x) ≤ 0: (…, sample) to (…). An output of exactly 0 counts as wrong."""
     return (margins <= 0).to(margins.dtype).mean(-1)
 
 
 def margin_error(margins: Tensor, threshold: float) -> Tensor:
-    """Share of samples with y f(x) below ``threshold``: (…, sample) to (…)."""
+    """Share of samples with margin y f(x) below ``threshold``: (…, sample) to (…)."""
     return (margins < threshold).to(margins.dtype).mean(-1)
 
 
@@ -38,8 +38,8 @@ def frobenius_norm(weight: Tensor) -> Tensor:
 def spectral_norm(weight: Tensor) -> Tensor:
     """‖W‖_2 in float64: (…, out, in) to (…).
 
-    From the largest eigenvalue of the smaller Gram matrix, whose relative error stays at rounding level;
-    many times faster than singular values for flat matrices.
+    It is the square root of the largest eigenvalue of the smaller Gram matrix, whose relative error stays at the
+    level of rounding. For flat matrices this is many times faster than singular values.
     """
     weight = weight.double()
     gram = weight @ weight.mT if weight.shape[-2] <= weight.shape[-1] else weight.mT @ weight
@@ -47,10 +47,10 @@ def spectral_norm(weight: Tensor) -> Tensor:
 
 
 def norm_ratio(frobenius: Tensor, spectral: Tensor) -> Tensor:
-    """‖W‖_F / ‖W‖_2, what the paper's text calls stable rank; not a number for W = 0."""
+    """‖W‖_F / ‖W‖_2, which the paper's text calls stable rank; NaN for W = 0."""
     return frobenius / spectral
 
 
 def stable_rank(frobenius: Tensor, spectral: Tensor) -> Tensor:
-    """‖W‖_F² / ‖W‖_2², the field's stable rank; not a number for W = 0."""
+    """‖W‖_F² / ‖W‖_2², the stable rank as the field defines it; NaN for W = 0."""
     return norm_ratio(frobenius, spectral).square()

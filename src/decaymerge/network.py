@@ -1,4 +1,4 @@
-"""The homogeneous network f(x) = W_K σ(W_{K-1} … σ(W_1 x)), and its initialisation."""
+"""The homogeneous network f(x) = W_K σ(W_{K-1} … σ(W_1 x)): its initialisation and its outputs."""
 
 import itertools
 import math
@@ -12,13 +12,19 @@ from decaymerge.config.experiment import Network
 
 
 def initialise(network: Network, input_dim: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Weights of one member, W_k of shape (d_k, d_{k-1}), in float64."""
+    """Initial weights of the network of one seed, W_k of shape (d_k, d_{k-1}), in float64.
+
+    Args:
+        network: Widths, activation and kind of initialisation.
+        input_dim: d.
+        rng: Random stream of the seed.
+    """
     dims = [input_dim, *network.hidden, 1]
     return INITIALISATIONS[network.initialisation](network, dims, rng)
 
 
 def _gaussian(network: Network, dims: Sequence[int], rng: np.random.Generator) -> list[np.ndarray]:
-    """Variance 2/fan-in before a ReLU (He et al. 2015), 1/fan-in otherwise, the last layer included."""
+    """Gaussian weights of variance 2/fan-in before a ReLU (He et al. 2015), and 1/fan-in otherwise."""
     gain = 2.0 if network.activation == "relu" else 1.0
     variances = [gain / fan_in for fan_in in dims[:-2]] + [1.0 / dims[-2]]
     return [
@@ -28,9 +34,9 @@ def _gaussian(network: Network, dims: Sequence[int], rng: np.random.Generator) -
 
 
 def _balanced(network: Network, dims: Sequence[int], rng: np.random.Generator) -> list[np.ndarray]:
-    """W_{k+1}ᵀW_{k+1} = W_kW_kᵀ (Theorem 1): u_k u_{k-1}ᵀ with random unit vectors, so that every norm is 1.
+    """W_k = u_k u_{k-1}ᵀ with random unit vectors u_k, so that W_{k+1}ᵀW_{k+1} = W_kW_kᵀ (Theorem 1).
 
-    With a scalar output W_K has rank one, and balance then leaves every other layer no higher rank.
+    Every norm is 1. A scalar output gives W_K rank one, and balance gives every other layer the rank of W_K.
     """
     vectors = [rng.standard_normal(dim) for dim in dims[:-1]]
     units = [*(vector / np.linalg.norm(vector) for vector in vectors), np.ones(1)]
@@ -41,32 +47,33 @@ INITIALISATIONS = {"gaussian": _gaussian, "balanced": _balanced}
 
 
 TILE = {"cpu": 2 * 1024**2}
-"""Bytes of one layer's activations that are worked on together, by kind of device: with the layer beside it they
-stay near a core. A device that is not named takes all at once."""
+"""Bytes of one layer's activations that are computed together, by kind of device: a CPU can keep them, and those of
+the next layer, in its cache. There is no limit on other devices."""
 
 
-def tiles(members: int, samples: int, width: int, like: Tensor) -> list[tuple[slice, slice]]:
-    """Parts of members and samples to be worked on together; the first is the largest.
+def tiles(networks: int, samples: int, width: int, inputs: Tensor) -> list[tuple[slice, slice]]:
+    """Slices of the networks and of their samples that are computed together; the first pair is the largest.
 
     Args:
-        members: Number of networks.
-        samples: Number of samples of each.
-        width: Largest number of activations of a layer for one sample.
-        like: Has the dtype and the device of the activations.
+        networks: Number of networks.
+        samples: Number of samples of each network.
+        width: Width of the widest layer.
+        inputs: A tensor with the dtype and the device of the activations.
     """
-    sample = width * like.element_size()
-    room = max(1, TILE.get(like.device.type, members * samples * sample) // sample)
-    of_samples = math.ceil(samples / math.ceil(samples / room))  # parts of about one size
-    of_members = max(1, room // samples)
+    if inputs.device.type not in TILE:
+        return [(slice(0, networks), slice(0, samples))]
+    room = max(1, TILE[inputs.device.type] // (width * inputs.element_size()))  # samples that fit into a tile
+    sample_count = math.ceil(samples / math.ceil(samples / room))  # all tiles have about the same size
+    network_count = max(1, room // samples)
     return [
-        (slice(member, min(member + of_members, members)), slice(sample, min(sample + of_samples, samples)))
-        for member in range(0, members, of_members)
-        for sample in range(0, samples, of_samples)
+        (slice(i, min(i + network_count, networks)), slice(j, min(j + sample_count, samples)))
+        for i in range(0, networks, network_count)
+        for j in range(0, samples, sample_count)
     ]
 
 
 def outputs(network: Network, weights: Sequence[Tensor], inputs: Tensor) -> Tensor:
-    """f(x) for every kept step of every member.
+    """f(x) of the network of every seed at every kept step.
 
     Args:
         network: Activation and depth.
@@ -80,17 +87,17 @@ def outputs(network: Network, weights: Sequence[Tensor], inputs: Tensor) -> Tens
     result = inputs.new_empty(seeds, steps, inputs.shape[1])
     parts = tiles(steps, inputs.shape[1], max([*network.hidden, 1]), inputs)
     for seed in range(seeds):
-        for some, of in parts:
-            # All steps share their seed's inputs: stacked rows make the first layer one product.
-            first = weights[0][seed, some]
-            hidden = (first.flatten(0, 1) @ inputs[seed, of].mT).view(*first.shape[:2], -1)
+        for step, sample in parts:
+            # All steps of a seed have the same inputs: with stacked rows the first layer is one product.
+            first = weights[0][seed, step]
+            hidden = (first.flatten(0, 1) @ inputs[seed, sample].mT).view(*first.shape[:2], -1)
             for weight in weights[1:]:
                 if network.activation == "relu":
                     hidden = hidden.clamp_min_(0)
                     if network.power != 1:
                         hidden = hidden.pow_(network.power)
-                hidden = weight[seed, some] @ hidden  # (step, d_k, sample)
-            result[seed, some, of] = hidden.squeeze(1)
+                hidden = weight[seed, step] @ hidden  # (step, d_k, sample)
+            result[seed, step, sample] = hidden.squeeze(1)
     return result
 
 
@@ -100,7 +107,7 @@ def activate(network: Network, hidden: Tensor) -> Tensor:
 
 
 def activations(network: Network, weights: Sequence[Tensor], inputs: Tensor) -> list[Tensor]:
-    """h_1, …, h_{K-1}, each (…, sample, d_k), for weights (…, d_k, d_{k-1}) and inputs (…, sample, d)."""
+    """h_1, …, h_{K-1} of shape (…, sample, d_k), from weights (…, d_k, d_{k-1}) and inputs (…, sample, d)."""
     layers = [inputs]
     for weight in weights[:-1]:
         layers.append(activate(network, layers[-1] @ weight.mT))
@@ -108,12 +115,12 @@ def activations(network: Network, weights: Sequence[Tensor], inputs: Tensor) -> 
 
 
 def flatten(layers: Sequence[Tensor]) -> np.ndarray:
-    """One vector of all weights, on the CPU, from layers (seed, d_k, d_{k-1})."""
+    """All weights as one vector on the CPU, from layers of shape (seed, d_k, d_{k-1})."""
     return torch.cat([layer.flatten() for layer in layers]).cpu().numpy()
 
 
 def unflatten(flat: np.ndarray, layers: Sequence[Tensor]) -> None:
-    """Write the vector of ``flatten`` into ``layers``."""
+    """Write a vector that ``flatten`` has made back into ``layers``, in place."""
     parts = torch.from_numpy(flat).split([layer.numel() for layer in layers])
     for layer, part in zip(layers, parts, strict=True):
         layer.copy_(part.view(layer.shape))

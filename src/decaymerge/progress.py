@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 
 def progress_bar(description: str, total: int, unit: str) -> "tqdm[Never]":
-    """A bar on standard error; bytes (``unit`` ``B``) are scaled."""
+    """A bar on standard error for ``total`` units; the unit ``B``, bytes, is scaled to kB, MB, …"""
     terminal = sys.stderr.isatty()
     return tqdm(
         total=total,
@@ -21,13 +21,13 @@ def progress_bar(description: str, total: int, unit: str) -> "tqdm[Never]":
 
 
 class LogLines:
-    """A text stream for tqdm that ends its states with a new line instead of returning to the line's start."""
+    """A text stream for tqdm that writes each state of the bar on a line of its own."""
 
     def write(self, text: str) -> None:
-        """Write one state of the bar, or nothing where tqdm only moves its cursor."""
+        """Write one state of the bar as a line; skip the characters by which tqdm moves the cursor."""
         if text.strip():
             sys.stderr.write(text.strip() + "\n")
 
     def flush(self) -> None:
-        """Hand on what was written."""
+        """Flush standard error."""
         sys.stderr.flush()

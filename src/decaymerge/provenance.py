@@ -1,4 +1,4 @@
-"""Where a file comes from: written into every result, and printed by ``decaymerge inspect``."""
+"""The origin of a result. It is written into every result, and ``decaymerge inspect`` prints it."""
 
 import functools
 import os
@@ -8,18 +8,22 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-PACKAGES = ("decaymerge", "torch", "numpy", "scipy", "xarray", "netCDF4")
+from decaymerge import __version__
+
+PACKAGES = ("torch", "numpy", "scipy", "xarray", "netCDF4")
 CPUS = Path("/proc/cpuinfo")
+"""The processor's model on Linux."""
 
 
 @functools.cache
 def provenance() -> dict[str, str]:
-    """Code revision and whether it was clean, versions, and the kind of host, of this process."""
+    """Code revision, whether its code is unchanged (``yes``, ``no``, ``unknown``), versions, and kind of host."""
     revision, clean = _revision()
     versions = {name.lower(): version(name) for name in PACKAGES}
     return {
         "code_revision": revision,
         "code_clean": clean,
+        "decaymerge": __version__,
         **versions,
         "python": platform.python_version(),
         "host": _host(),
@@ -27,18 +31,18 @@ def provenance() -> dict[str, str]:
 
 
 def made_by(attributes: Mapping[str, str] | None = None) -> str:
-    """The same in one line, of this process or of a result's attributes."""
-    found = provenance() if attributes is None else attributes
-    state = {"yes": "clean", "no": "with changes", "unknown": "unknown"}[found["code_clean"]]
-    versions = ", ".join(f"{name} {found[name.lower()]}" for name in PACKAGES[1:])
+    """The provenance in one line, from a result's attributes, or of this process if none are given."""
+    origin = provenance() if attributes is None else attributes
+    state = {"yes": "clean", "no": "with changes", "unknown": "unknown"}[origin["code_clean"]]
+    versions = ", ".join(f"{name} {origin[name.lower()]}" for name in PACKAGES)
     return (
-        f"decaymerge {found['decaymerge']}, revision {found['code_revision'][:12]} ({state}); {versions},"
-        f" Python {found['python']}; {found['host']}"
+        f"decaymerge {origin['decaymerge']}, revision {origin['code_revision'][:12]} ({state}); {versions},"
+        f" Python {origin['python']}; {origin['host']}"
     )
 
 
 def _revision() -> tuple[str, str]:
-    """Git revision of this package's code and whether it is clean, ``unknown`` outside a checkout."""
+    """Git revision of this package and whether its code is clean; both ``unknown`` outside a checkout."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -47,17 +51,25 @@ def _revision() -> tuple[str, str]:
 
     try:
         if not git("ls-files", "--", str(here)):
-            return "unknown", "unknown"  # installed inside of somebody else's repository
+            return "unknown", "unknown"  # the package is installed inside another repository
         return git("rev-parse", "HEAD"), "no" if git("status", "--porcelain", "--", str(here)) else "yes"
     except (OSError, subprocess.CalledProcessError):
         return "unknown", "unknown"
 
 
 def _host() -> str:
-    """Kind of machine, not its name: system, architecture, processor and cores."""
-    processor = platform.processor()
+    """System, architecture, processor and number of cores. The machine's name is left out: it decides nothing."""
+    parts = [f"{platform.system()} {platform.machine()}", _processor(), f"{os.cpu_count()} cores"]
+    return ", ".join(part for part in parts if part)
+
+
+def _processor() -> str:
+    """Model of the processor as the system names it; Python's own ``platform`` knows at most its family."""
     if CPUS.is_file():
         models = [line for line in CPUS.read_text().splitlines() if line.startswith("model name")]
-        processor = models[0].partition(":")[2].strip() if models else processor
-    parts = [f"{platform.system()} {platform.machine()}", processor, f"{os.cpu_count()} cores"]
-    return ", ".join(part for part in parts if part)
+        if models:
+            return models[0].partition(":")[2].strip()
+    elif platform.system() == "Darwin":
+        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return platform.processor()

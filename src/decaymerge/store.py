@@ -1,4 +1,4 @@
-"""NetCDF files through xarray: written whole or not at all, with their origin as attributes."""
+"""NetCDF files of results, through xarray: atomic, and with their settings and origin as attributes."""
 
 import shlex
 from collections.abc import Sequence
@@ -13,20 +13,27 @@ from decaymerge.errors import UserError
 from decaymerge.provenance import provenance
 
 UNITS = "1"
+"""All quantities of this project are pure numbers."""
 
 
 def describe(dataset: xr.Dataset, long_names: dict[str, str]) -> xr.Dataset:
-    """Give each variable its ``long_name`` and ``units``; all of this project's quantities are pure numbers."""
+    """Give variables of ``dataset`` their ``long_name`` and ``units``, in place, and return it."""
     for name, long_name in long_names.items():
         dataset[name].attrs = {"long_name": long_name, "units": UNITS}
     return dataset
 
 
 def write(dataset: xr.Dataset, path: Path, settings: Settings, *, compress: bool = False) -> None:
-    """Write ``dataset``, whole or not at all, with its settings and provenance as attributes.
+    """Write ``dataset`` to ``path`` completely or not at all, with settings, seeds and provenance as attributes.
+
+    Args:
+        dataset: Data.
+        path: The NetCDF file.
+        settings: The job that made the data.
+        compress: Whether to compress the variables.
 
     Raises:
-        UserError: it cannot be written, as on a full disk.
+        UserError: the file cannot be written, as on a full disk.
     """
     seeds = dataset.coords["seed"].values.tolist() if "seed" in dataset.coords else []
     dataset = dataset.assign_attrs(
@@ -38,33 +45,37 @@ def write(dataset: xr.Dataset, path: Path, settings: Settings, *, compress: bool
 
 
 def read(path: Path, *needed: str) -> xr.Dataset:
-    """Load a file into memory, the first layer of its networks as one ``W1``.
+    """Load a NetCDF file into memory. The parts of a first layer are put together as ``W1``.
+
+    Args:
+        path: The file.
+        needed: Names of variables that it must have.
 
     Raises:
-        UserError: the file is missing, truncated, no NetCDF, or lacks a variable that is ``needed``.
+        UserError: the file is missing, truncated or not NetCDF, or lacks a ``needed`` variable.
     """
     try:
         with xr.open_dataset(path, engine="netcdf4") as dataset:
-            found = dataset.load()
+            loaded = dataset.load()
     except (OSError, RuntimeError, ValueError) as error:
         reason = (
             "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read as NetCDF ({error})"
         )
         remedy = f"remake it: rm -f {shlex.quote(str(path.resolve()))}, then give the same command again"
         raise UserError(f"{path} {reason}; {remedy}".replace("\n", " ")) from None
-    found = with_whole_first_layer(found)
-    if missing := [name for name in needed if name not in found]:
+    loaded = with_whole_first_layer(loaded)
+    if missing := [name for name in needed if name not in loaded]:
         raise UserError(
-            f"{path} has no {' and no '.join(missing)} but {', '.join(map(str, found))};"
+            f"{path} has the variables {', '.join(map(str, loaded))}, but not {' and '.join(missing)};"
             " give a file of the right stage"
         )
-    return found
+    return loaded
 
 
 def weights_to_dataset(
     weights: Sequence[np.ndarray], seeds: Sequence[int], steps: Sequence[int]
 ) -> xr.Dataset:
-    """``W1 … WK`` with dims ``(seed, step, out_k, in_k)`` from arrays of these shapes."""
+    """Dataset of ``W1 … WK`` with dims ``(seed, step, out_k, in_k)``, from arrays of these shapes."""
     variables = {
         f"W{k}": (("seed", "step", f"out_{k}", f"in_{k}"), weight)
         for k, weight in enumerate(weights, start=1)
@@ -76,13 +87,13 @@ def weights_to_dataset(
 def first_layer_in_span(
     dataset: xr.Dataset, basis: np.ndarray, decay: np.ndarray, outside: np.ndarray
 ) -> xr.Dataset:
-    """``W1`` as its parts: W_1 = W1_coordinates · W1_basis + W1_decay · W1_outside (see ``train/span.py``).
+    """``dataset`` with ``W1`` in parts (see ``train/span.py``): W1 = W1_coordinates W1_basis + W1_decay W1_outside.
 
     Args:
-        dataset: Its ``W1`` has the coordinates alone, (seed, step, d_1, rank).
-        basis: Orthonormal rows that span the member's inputs, (seed, rank, d).
-        decay: Factor by which the first layer has shrunk outside of the span, (seed, step).
-        outside: What the first layer has there at the start, (seed, d_1, d).
+        dataset: Networks whose ``W1`` holds only the coordinates in the basis, (seed, step, d_1, rank).
+        basis: Orthonormal rows that span the inputs of each seed, (seed, rank, d).
+        decay: Factor by which the first layer has shrunk outside the span, (seed, step).
+        outside: The part of the initial first layer outside the span, (seed, d_1, d).
     """
     dtype = dataset.W1.dtype
     parts = dataset.rename(W1="W1_coordinates", in_1="rank_1").assign(
@@ -94,22 +105,22 @@ def first_layer_in_span(
         "W1_coordinates": "weight matrix of layer 1 in a basis of its inputs' span:"
         " W1 = W1_coordinates W1_basis + W1_decay W1_outside",
         "W1_basis": "orthonormal basis of the span of the inputs",
-        "W1_decay": "factor by which layer 1 has shrunk outside of the span",
-        "W1_outside": "initial weight matrix of layer 1 outside of the span",
+        "W1_decay": "factor by which layer 1 has shrunk outside the span",
+        "W1_outside": "part of the initial weight matrix of layer 1 outside the span",
     }
     return describe(parts, names)
 
 
 def with_whole_first_layer(dataset: xr.Dataset) -> xr.Dataset:
-    """``W1`` in the place of the parts of ``first_layer_in_span``, if it has those."""
+    """``dataset`` with ``W1`` (seed, step, d_1, d) in place of the parts of ``first_layer_in_span``, if any."""
     names = ["W1_coordinates", "W1_basis", "W1_decay", "W1_outside"]
     if names[0] not in dataset:
         return dataset
     coordinates, basis, decay, outside = (dataset[name].values for name in names)
     first = np.empty((*coordinates.shape[:3], basis.shape[-1]), coordinates.dtype)
-    for member in range(len(first)):  # so that no second array of this size is needed
-        np.matmul(coordinates[member], basis[member], out=first[member])
-        first[member] += decay[member, :, None, None] * outside[member]
+    for seed in range(len(first)):  # one at a time, since all at once would need a second array of this size
+        np.matmul(coordinates[seed], basis[seed], out=first[seed])
+        first[seed] += decay[seed, :, None, None] * outside[seed]
     layer = xr.Dataset({"W1": (("seed", "step", "out_1", "in_1"), first)})
     return dataset.drop_vars(names).assign(describe(layer, {"W1": "weight matrix of layer 1"}))
 

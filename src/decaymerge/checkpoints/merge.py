@@ -1,4 +1,4 @@
-"""The merged checkpoint: tensor by tensor, written shard by shard, there whole or not at all."""
+"""Write the merged checkpoint, shard by shard; its folder appears when all of it is written."""
 
 import json
 import shutil
@@ -13,13 +13,13 @@ from torch import Tensor
 from decaymerge.atomic import atomic_folder
 from decaymerge.checkpoints import Sources, is_embedding, stored_bytes, type_name
 from decaymerge.errors import UserError
-from decaymerge.fetch.model import TOKENIZER
+from decaymerge.fetch.model import TOKENIZER_FILES
 from decaymerge.merge import apply
 from decaymerge.progress import progress_bar
 from decaymerge.provenance import provenance
 from decaymerge.workflow.jobs import CheckpointsJob
 
-COPIED = (
+COPIED_FILES = (
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
@@ -29,16 +29,19 @@ COPIED = (
     "modeling_*.py",
     "tokenization_*.py",
 )
-"""Files that a checkpoint needs beside its weights and its tokenizer."""
+"""Files that a checkpoint needs besides its weights and its tokenizer."""
 RECORD = "merge.json"
-"""Where the merged checkpoint comes from."""
+"""File of the merged checkpoint that records its settings and the code that made it."""
 
 
-def merged(sources: Sources, job: CheckpointsJob, tensor: str) -> Tensor:
-    """W_base + c Σ_i (W_i - W_base), or c Σ_i W_i without a base, in the type of the first model.
+def merged_tensor(sources: Sources, job: CheckpointsJob, tensor: str) -> Tensor:
+    """One tensor of the merged checkpoint, with the shape and type that it has in the first model.
+
+    W_base + c Σ_i (W_i - W_base), or c Σ_i W_i without a base; the factor c depends on the method. A tensor without
+    floating-point numbers is copied.
 
     Raises:
-        UserError: an entry is infinite or NaN, before or after.
+        UserError: an entry is infinite or NaN, in a checkpoint or after merging.
     """
     info = sources.first.tensors[tensor]
     if info.dtype is None:
@@ -46,20 +49,27 @@ def merged(sources: Sources, job: CheckpointsJob, tensor: str) -> Tensor:
     summands, base = sources.read(tensor)
     available = {} if base is None else {"base": base}
     total: Tensor = apply(job.method, summands, **available)
-    made = (total if base is None else base + total).to(info.dtype).contiguous()
-    if not made.isfinite().all():
+    weight = (total if base is None else base + total).to(info.dtype).contiguous()
+    if not weight.isfinite().all():
         raise UserError(
             f"{tensor}: the merged numbers are too large for {type_name(info.dtype)}; give a smaller --coefficient,"
             f" or store {sources.names[0]} in a wider type"
         )
-    return made
+    return weight
 
 
 def write(sources: Sources, job: CheckpointsJob, output: Path, max_shard_bytes: int) -> None:
-    """Write the merged checkpoint as ``transformers`` reads it; one shard is in memory at a time.
+    """Write the merged checkpoint in the form that ``transformers`` reads; one shard is in memory at a time.
+
+    Args:
+        sources: The checkpoints to merge.
+        job: The merge method, and what ``merge.json`` records.
+        output: Folder to write.
+        max_shard_bytes: Largest size of a weights file, in bytes.
 
     Raises:
-        UserError: ``output`` is not empty, or cannot be written.
+        UserError: ``output`` exists and is not empty or cannot be written, an entry of a checkpoint is infinite or
+            NaN, or a sum is too large for its type.
     """
     refuse_existing(output)
     sizes = stored_bytes(sources.first)
@@ -73,7 +83,7 @@ def write(sources: Sources, job: CheckpointsJob, output: Path, max_shard_bytes: 
         for file, names in shards.filename_to_tensors.items():
             shard: dict[str, Tensor] = {}
             for name in names:
-                shard[name] = merged(sources, job, name)
+                shard[name] = merged_tensor(sources, job, name)
                 bar.update(sizes[name])
             _save(shard, folder / file)
         if shards.is_sharded:
@@ -85,7 +95,7 @@ def write(sources: Sources, job: CheckpointsJob, output: Path, max_shard_bytes: 
 
 
 def refuse_existing(output: Path) -> None:
-    """Refuse a place that holds something.
+    """Refuse to write over existing files.
 
     Raises:
         UserError: ``output`` is a file, or a folder that is not empty.
@@ -97,39 +107,45 @@ def refuse_existing(output: Path) -> None:
 def _save(shard: dict[str, Tensor], path: Path) -> None:
     try:
         save_file(shard, path, metadata={"format": "pt"})
-    except SafetensorError as error:  # it hides the operating system's error, such as a full disk
+    except SafetensorError as error:  # safetensors wraps the operating system's error, such as a full disk
         raise OSError(str(error)) from None
 
 
 def _copy_files(sources: Sources, folder: Path) -> None:
-    """The first model's or, where it lacks one, the base's; but the files of a tokenizer go together."""
-    places = [one.files[0].parent for one in (sources.first, sources.base) if one is not None]
-    tokenizer = next(filter(None, (_matching(place, TOKENIZER) for place in places)), [])
-    others = [path for place in reversed(places) for path in _matching(place, COPIED)]  # the last ones stay
+    """Copy the first model's files, and those of the base that the first model lacks.
+
+    The files of a tokenizer are all taken from the same checkpoint.
+    """
+    checkpoints = [sources.first] if sources.base is None else [sources.first, sources.base]
+    origins = [checkpoint.files[0].parent for checkpoint in checkpoints]
+    tokenizer = next(filter(None, (_matching(origin, TOKENIZER_FILES) for origin in origins)), [])
+    # Files of the first model come last: they replace the base's.
+    others = [path for origin in reversed(origins) for path in _matching(origin, COPIED_FILES)]
     for path in [*tokenizer, *others]:
         shutil.copyfile(path, folder / path.name)
 
 
-def _matching(place: Path, patterns: Sequence[str]) -> list[Path]:
-    return [path for pattern in patterns for path in place.glob(pattern) if path.is_file()]
+def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    return [path for pattern in patterns for path in folder.glob(pattern) if path.is_file()]
 
 
 def warnings(sources: Sources, job: CheckpointsJob) -> list[str]:
-    """What a user should know of this merge, one line each."""
+    """Warnings about this merge, one line each: models that equal the base, and sums that few networks survive."""
     lines = [f"{name} is the base itself: its task vector is zero" for name in sources.untrained]
     if sources.base is None and job.method != "average":
-        other = [
+        not_maps = [
             name
             for name, info in sources.first.tensors.items()
-            if info.dtype and _not_a_map(name, info.shape)
+            if info.dtype and not _is_linear_map(name, info.shape)
         ]
-        if other:
+        if not_maps:
             lines.append(
-                f"without --base, biases, LayerNorm and embeddings are summed as the matrices are ({len(other)}"
-                f" tensors, as {other[0]}), which few networks survive; --base sums only what training has changed"
+                f"without --base, biases, LayerNorm and embeddings are summed like the matrices ({len(not_maps)}"
+                f" tensors, such as {not_maps[0]}), which few networks survive; --base sums only the changes by"
+                " training"
             )
     return lines
 
 
-def _not_a_map(name: str, shape: tuple[int, ...]) -> bool:
-    return len(shape) < 2 or is_embedding(name)
+def _is_linear_map(name: str, shape: tuple[int, ...]) -> bool:
+    return len(shape) >= 2 and not is_embedding(name)

@@ -1,33 +1,35 @@
-"""How much the networks of a sum will disturb each other, matrix by matrix, from their weights alone.
+"""Predict, for each matrix and from weights alone, how much the networks of a sum disturb each other.
 
-**Why weights tell it.** Let a matrix be trained by gradient descent with decay towards where it starts, W_0 (0 for
-a network from nothing), on inputs x_1 … x_n of the layer: Δ = W - W_0 obeys Δ ← (1 - ηλ) Δ - η Σ_i g_i x_iᵀ, where
-g_i is the gradient at the layer's output, hence
+**Why the weights are enough.** Let a matrix be trained by gradient descent with weight decay towards its start W_0
+(0 if nothing was pretrained), on inputs x_1 … x_n of the layer. Then Δ = W - W_0 obeys
+Δ ← (1 - ηλ) Δ - η Σ_i g_i x_iᵀ, where g_i is the gradient at the layer's output. Hence, after T steps,
 
     Δ_T = Σ_i a_i x_iᵀ    and    Δ_T x = Σ_i a_i ⟨x_i, x⟩,
-    with    a_i = -η Σ_s (1 - ηλ)^(T-1-s) g_i(s),
+    with    a_i = -η Σ_s (1 - ηλ)^(T-1-s) g_i(s).
 
-which is the step on which Lemma 5 of the paper stands. Where the layer's inputs move during training, all of them
-count. So Δ acts on the inputs of another task through the inner products with its own inputs alone; Lemma 5 bounds
-‖Δ_B x‖ by their largest, ε, and Corollary 1 the change of the output of f_A by ‖a‖ ‖Δ_B x‖. (With momentum the
-a_i are others, and Δ stays in the span of the inputs; Adam, which divides by each entry's size, leaves it.)
+Lemma 5 of the paper uses this step. If the layer's inputs change during training, the sum runs over all of them. So
+Δ acts on an input x of another task only through the inner products of x with Δ's own inputs. Lemma 5 bounds
+‖Δ_B x‖ by the largest of these inner products, ε, and Corollary 1 bounds the change of the output of f_A by
+‖a‖ ‖Δ_B x‖. (With momentum, the a_i have other values and Δ stays in the span of the inputs. Adam divides by the
+size of each entry, and leaves the span.)
 
-**What stands for the inputs.** A checkpoint comes without them. But the row space of Δ_A is spanned by A's inputs,
-and weight decay makes Δ_A low-rank: its leading right singular vectors V_A, as many as its stable rank, are the
-directions of A's inputs that A makes use of. (This replacement is ours.) So
+**What replaces the inputs.** A checkpoint contains no inputs. But A's inputs span the row space of Δ_A, and weight
+decay makes Δ_A low-rank. Its leading right singular vectors V_A (their number is the stable rank, rounded up) are
+the directions of A's inputs that A uses. (This replacement is ours.) So
 
     interference of A = ‖Δ_B V_A‖_F / ‖Δ_A V_A‖_F
 
-is what B does to these inputs over what A itself does there: 0 where the tasks' inputs are orthogonal, about 1
-where both make the same use of the same inputs. Δ_B is the sum of all others where more than two are merged;
-without a base W_A stands for Δ_A. No coefficient matters: it multiplies both.
+compares the action of B on these directions with the action of A itself. It is 0 if the tasks' inputs are
+orthogonal, and about 1 if both networks use the same inputs in the same way. If more than two networks are merged,
+Δ_B is the sum of all others. Without a base, W_A takes the place of Δ_A. The merge method's coefficient cancels.
 
-The inner product ⟨Δ_A, Δ_B⟩ = Σ_i a_iᵀ Δ_B x_i, over A's samples, is beside it: how far B moves the layer's outputs
-on A's inputs along the directions a_i in which A has moved them, which are those that A's output depends on. It
-knows both sides of the matrix, and the size. (Ours.)
+A second prediction is the inner product ⟨Δ_A, Δ_B⟩ = Σ_i a_iᵀ Δ_B x_i, a sum over A's samples. It says how far B
+moves the layer's outputs on A's inputs along the directions a_i, in which A has moved them, and on which A's output
+depends. It takes both sides of the matrix into account, and the size of both updates. (Ours.)
 
-Both say nothing of inputs on which A relies without having changed the matrix there; of biases and LayerNorm; of
-how sensitive the network is to each matrix; nor of layers further on, which get other inputs after merging.
+Neither prediction knows about inputs that A relies on although training A has not changed the matrix there, about
+biases and LayerNorm, about the sensitivity of the network to each matrix, or about later layers, which get other
+inputs after merging.
 """
 
 import json
@@ -35,7 +37,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import xarray as xr
@@ -48,18 +50,20 @@ from decaymerge.scan.architectures import recognise
 from decaymerge.scan.checkpoint import Checkpoint
 from decaymerge.scan.spectral import frobenius_norm, spectral_norm
 
-COLLIDES = 0.25
-"""Interference from which two networks are said to collide in a matrix; ours, not the paper's. Shallow networks
-that were trained on the same Gaussian inputs with other labels have .25 to .35."""
-FEW = 0.05
-"""Share of the smaller dimension up to which Lanczos is faster than a full decomposition."""
-ROUNDING = 1e-4
-"""A stable rank this close (relatively) above a whole number is that number: rank one is one direction."""
+COLLISION_THRESHOLD = 0.25
+"""Two networks collide in a matrix if the interference is at least this large. The threshold is ours, not the
+paper's: shallow networks that were trained on the same Gaussian inputs with other labels have .25 to .35."""
+LANCZOS_SHARE = 0.05
+"""Lanczos computes the singular vectors if they are at most this share of the smaller dimension, where it is faster
+than a full decomposition."""
+RANK_TOLERANCE = 1e-4
+"""A stable rank that is above a whole number by at most this relative amount counts as that number, so that a
+matrix of rank one has one direction."""
 LONG_NAMES = {
-    "frobenius_norm": "Frobenius norm of what is summed",
-    "spectral_norm": "spectral norm of what is summed",
+    "frobenius_norm": "Frobenius norm of the summand",
+    "spectral_norm": "spectral norm of the summand",
     "stable_rank": "squared Frobenius norm over squared spectral norm",
-    "directions": "leading right singular vectors that stand for the inputs: the stable rank, rounded up",
+    "directions": "number of leading right singular vectors that replace the inputs: the stable rank, rounded up",
     "overlap": "‖V_Aᵀ V_B‖_F² / min(r_A, r_B) of the leading right singular vectors, largest over the others",
     "action": "‖Δ_B V_A‖_F, action of the sum of the others on the model's leading input directions",
     "inner_product": "⟨Δ_A, Δ_B⟩, sum over A's inputs of how far B moves them where A has moved them",
@@ -70,19 +74,44 @@ LONG_NAMES = {
 
 @dataclass(frozen=True)
 class Matrix:
-    """A tensor that is a matrix, and where it stands."""
+    """A tensor that is a matrix, with its layer and its role."""
 
     name: str
     layer: str
-    """Stack and index, as in ``encoder.layer.3``; empty where the architecture does not know the tensor."""
+    """Stack and index, as in ``encoder.layer.3``; empty if the architecture does not know the tensor."""
     role: str
     """Role in the architecture, or ``embedding``, or ``other``."""
     stored_inputs_first: bool
-    """Stored (in, out): GPT-2's, and embeddings, whose inputs are tokens."""
+    """Whether the matrix is stored (in, out), as GPT-2's matrices and embeddings are. An embedding's inputs are
+    tokens."""
+
+
+@dataclass(frozen=True)
+class Summand:
+    """What one model adds to a matrix, (out, in): its task vector Δ or, without a base, its weights W."""
+
+    matrix: np.ndarray
+    norm: float
+    """Frobenius norm."""
+    spectral: float
+    """Spectral norm."""
+    rank: float
+    """Stable rank; NaN for a matrix of zeros."""
+    directions: np.ndarray
+    """Leading right singular vectors, as orthonormal columns (in, r); r is the stable rank, rounded up."""
+
+    @classmethod
+    def of(cls, matrix: np.ndarray) -> Self:
+        """Norms, stable rank and directions of a matrix (out, in)."""
+        norm = frobenius_norm([matrix])
+        spectral = spectral_norm([matrix], norm).value
+        rank = (norm / spectral) ** 2 if spectral else math.nan
+        count = 0 if math.isnan(rank) else math.ceil(rank * (1 - RANK_TOLERANCE))
+        return cls(matrix, norm, spectral, rank, leading_inputs(matrix, count))
 
 
 def matrices_of(checkpoint: Checkpoint) -> list[Matrix]:
-    """All matrices of floating-point numbers: those of the architecture by layer, then all others."""
+    """All matrices of floating-point numbers: those that the architecture knows, by layer, then the others."""
     architecture = recognise({name: info.shape for name, info in checkpoint.tensors.items()})
     known: dict[tuple[str, int, str, str], Matrix] = {}
     others: list[Matrix] = []
@@ -91,8 +120,8 @@ def matrices_of(checkpoint: Checkpoint) -> list[Matrix]:
             continue
         if architecture is not None and (place := architecture.role_of(name)):
             stack, layer, role = place
-            found = Matrix(name, f"{stack}{layer}", role, architecture.transposed)
-            known[stack, layer, role, name] = found
+            matrix = Matrix(name, f"{stack}{layer}", role, architecture.transposed)
+            known[stack, layer, role, name] = matrix
         else:
             embedding = is_embedding(name)
             others.append(Matrix(name, "", "embedding" if embedding else "other", embedding))
@@ -102,100 +131,118 @@ def matrices_of(checkpoint: Checkpoint) -> list[Matrix]:
 
 
 def predict(sources: Sources) -> xr.Dataset:
-    """Norms, overlaps and predicted interference ``(matrix, model)``; one matrix of each model is in memory.
+    """The variables of ``LONG_NAMES`` ``(matrix, model)``: norms, overlaps and predicted interference.
 
-    NaN where a model has not changed a matrix: it has no directions there that could be disturbed.
+    One matrix of each model is in memory at a time. Ranks, overlaps and interference are NaN where a model has not
+    changed a matrix: it has no directions there that could be disturbed.
+
+    Args:
+        sources: The checkpoints that are to be merged.
+
+    Returns:
+        Dataset over ``matrix`` and ``model``, with role, layer and shape (``rows``, ``columns``) of each matrix.
 
     Raises:
         UserError: an entry is infinite or NaN.
     """
     matrices = matrices_of(sources.first)
     layers = list(dict.fromkeys(matrix.layer for matrix in matrices if matrix.layer))
-    shapes = [sources.first.tensors[matrix.name].shape for matrix in matrices]
-    shapes = [
-        shape[::-1] if m.stored_inputs_first else shape for m, shape in zip(matrices, shapes, strict=True)
-    ]
-    measured: list[list[dict[str, float]]] = []
+    shapes = []
+    for matrix in matrices:
+        shape = sources.first.tensors[matrix.name].shape
+        shapes.append(shape[::-1] if matrix.stored_inputs_first else shape)
+    measures: list[list[dict[str, float]]] = []
     with progress_bar("predicting", len(matrices), "matrix") as bar:
         for matrix in matrices:
             summands = [tensor.numpy() for tensor in sources.read(matrix.name)[0]]
-            measured.append(
-                of_matrix([part.T for part in summands] if matrix.stored_inputs_first else summands)
-            )
+            if matrix.stored_inputs_first:
+                summands = [summand.T for summand in summands]
+            measures.append(measure_matrix(summands))
             bar.update()
     variables: dict[str, Any] = {
         name: (
             ("matrix", "model"),
-            np.array([[model[name] for model in row] for row in measured]).reshape(-1, len(sources.models)),
+            np.array([[model[name] for model in row] for row in measures]).reshape(-1, len(sources.models)),
         )
         for name in LONG_NAMES
     }
-    made = xr.Dataset(
+    dataset = xr.Dataset(
         variables,
         coords={
             "matrix": [matrix.name for matrix in matrices],
             "model": sources.names,
             "role": ("matrix", [matrix.role for matrix in matrices]),
             "layer_name": ("matrix", [matrix.layer for matrix in matrices]),
-            "layer": ("matrix", [layers.index(m.layer) if m.layer else -1 for m in matrices]),
+            "layer": ("matrix", [layers.index(matrix.layer) if matrix.layer else -1 for matrix in matrices]),
             "rows": ("matrix", [shape[0] for shape in shapes]),
             "columns": ("matrix", [shape[1] for shape in shapes]),
         },
         attrs={
             "summed": "weights" if sources.base is None else "task vectors",
-            "collides_from": COLLIDES,
+            "collides_from": COLLISION_THRESHOLD,
             "no_matrix": json.dumps(
-                [name for name in sources.first.tensors if name not in {m.name for m in matrices}]
+                [name for name in sources.first.tensors if name not in {matrix.name for matrix in matrices}]
             ),
         },
     )
-    return store.describe(made, LONG_NAMES)
+    return store.describe(dataset, LONG_NAMES)
 
 
-def of_matrix(summands: Sequence[np.ndarray]) -> list[dict[str, float]]:
-    """For each model the variables of ``LONG_NAMES``, from its matrix (out, in) Δ_i or W_i."""
-    norms = [frobenius_norm([summand]) for summand in summands]
-    spectral = [spectral_norm([summand], norm).value for summand, norm in zip(summands, norms, strict=True)]
-    ranks = [
-        (norm / largest) ** 2 if largest else math.nan for norm, largest in zip(norms, spectral, strict=True)
-    ]
-    counts = [math.ceil(rank * (1 - ROUNDING)) if rank == rank else 0 for rank in ranks]
-    inputs = [leading_inputs(summand, count) for summand, count in zip(summands, counts, strict=True)]
-    total = sum(summands[1:], start=summands[0])
-    measured = []
-    for i, (summand, directions) in enumerate(zip(summands, inputs, strict=True)):
-        own = summand @ directions
-        action = float(np.linalg.norm(total @ directions - own))
-        others = [other for j, other in enumerate(inputs) if j != i]
-        interference = action / float(np.linalg.norm(own)) if counts[i] else math.nan
-        measured.append(
+def measure_matrix(matrices: Sequence[np.ndarray]) -> list[dict[str, float]]:
+    """For each model, the variables of ``LONG_NAMES`` of one matrix.
+
+    Args:
+        matrices: The summand of each model, its task vector Δ_i or its weights W_i, all of shape (out, in).
+    """
+    summands = [Summand.of(matrix) for matrix in matrices]
+    total = sum(matrices[1:], start=matrices[0])
+    measures = []
+    for summand in summands:
+        count = summand.directions.shape[1]
+        own_action = summand.matrix @ summand.directions
+        action = float(np.linalg.norm(total @ summand.directions - own_action))
+        interference = action / float(np.linalg.norm(own_action)) if count else math.nan
+        overlaps = [
+            overlap(summand.directions, other.directions) for other in summands if other is not summand
+        ]
+        measures.append(
             {
-                "frobenius_norm": norms[i],
-                "spectral_norm": spectral[i],
-                "stable_rank": ranks[i],
-                "directions": counts[i],
-                "overlap": max((overlap(directions, other) for other in others), default=math.nan),
+                "frobenius_norm": summand.norm,
+                "spectral_norm": summand.spectral,
+                "stable_rank": summand.rank,
+                "directions": count,
+                "overlap": max(overlaps, default=math.nan),
                 "action": action,
-                "inner_product": float(np.vdot(summand, total - summand)),
+                "inner_product": float(np.vdot(summand.matrix, total - summand.matrix)),
                 "interference": interference,
-                "collides": float(interference >= COLLIDES),
+                "collides": float(interference >= COLLISION_THRESHOLD),
             }
         )
-    return measured
+    return measures
 
 
 def overlap(first: np.ndarray, second: np.ndarray) -> float:
-    """‖V_Aᵀ V_B‖_F² / min(r_A, r_B) of orthonormal columns, in [0, 1]: mean squared cosine of their angles."""
+    """‖V_Aᵀ V_B‖_F² / min(r_A, r_B), in [0, 1]: the mean squared cosine of the angles between two subspaces.
+
+    NaN if one of them has no direction.
+
+    Args:
+        first: Orthonormal columns V_A (in, r_A).
+        second: Orthonormal columns V_B (in, r_B).
+    """
     smaller = min(first.shape[1], second.shape[1])
     return float(np.linalg.norm(first.T @ second) ** 2) / smaller if smaller else math.nan
 
 
 def leading_inputs(matrix: np.ndarray, count: int) -> np.ndarray:
-    """The ``count`` leading right singular vectors of a matrix (out, in), as orthonormal columns (in, count)."""
+    """The ``count`` leading right singular vectors of a matrix (out, in), as orthonormal columns (in, count).
+
+    Few vectors are computed by Lanczos, many by a full decomposition.
+    """
     if count == 0:
         return np.zeros((matrix.shape[1], 0), matrix.dtype)
-    if count <= FEW * min(matrix.shape):
+    if count <= LANCZOS_SHARE * min(matrix.shape):
         start = np.random.default_rng(0).standard_normal(min(matrix.shape)).astype(matrix.dtype)
-        with suppress(ArpackError):  # as on a matrix of exactly that rank
+        with suppress(ArpackError):  # fails, for example, on a matrix of exactly this rank
             return svds(matrix, k=count, v0=start, return_singular_vectors="vh")[2].T
     return np.linalg.svd(matrix, full_matrices=False)[2][:count].T

@@ -1,7 +1,7 @@
-"""Stage ``claims``: what the paper says, held against what was measured.
+"""Stage ``claims``: compare what the paper says with what is measured.
 
-A claim measures two sides along training, and a ``Verdict`` says what came of it. A claim is never forced to pass:
-its outcome is ``holds``, ``not supported`` or ``assumption unmet``.
+A claim measures two sides along training, and a ``Verdict`` records how they compare. A claim is never forced to
+pass: its outcome is ``holds``, ``not supported`` or ``assumption unmet``.
 """
 
 import json
@@ -43,19 +43,28 @@ CLAIMS: dict[str, Claim] = {
     claim.name: claim
     for claim in (*STATIONARY_CLAIMS, *INTERFERENCE_CLAIMS, *FLOW_CLAIMS, WIDTH, *ACTIVATION_CLAIMS)
 }
-"""Claims about trained networks, in the paper's order; adding one is a function and an entry."""
+"""Claims about trained networks by name, in the paper's order. To add one, add a ``Claim`` to one of the lists."""
 LONG_NAMES = {
-    "measured": "the measured side of a claim",
-    "bound": "the side that bounds it",
-    "interference": "mean norm of the first layer on the other task's inputs",
+    "measured": "measured side of a claim",
+    "bound": "bound on the measured side, or the tolerance of an equality",
+    "interference": "mean norm of the first layer's output on the other task's inputs",
 }
 
 
 def check_experiment(job: ClaimsJob, results: Path) -> tuple[list[Verdict], xr.Dataset]:
-    """Verdicts on every claim that applies, at every λ, and both sides of each along training.
+    """Check every claim that applies to an experiment, at each λ.
+
+    Args:
+        job: The experiment.
+        results: Folder of results, with the experiment's data and networks.
 
     Returns:
-        The verdicts, and ``measured`` and ``bound (claim, weight_decay, task, seed, step, part)``.
+        The verdicts, and both sides of each claim along training: ``measured`` and ``bound (claim, weight_decay,
+        task, seed, step, part)``. Where the first layer's coefficients were kept for two tasks or more, also
+        ``interference (weight_decay, task, seed, side)`` of the first two.
+
+    Raises:
+        UserError: a file of the experiment is missing or damaged.
     """
     claims = [claim for claim in CLAIMS.values() if claim.applies(job)]
     sweep = sorted(job.training.weight_decay)
@@ -79,15 +88,16 @@ def check_experiment(job: ClaimsJob, results: Path) -> tuple[list[Verdict], xr.D
             {"weight_decay": sweep, "task": job.task_names[:2], "seed": run.seeds, "side": SIDES},
         )
     store.describe(dataset, {name: text for name, text in LONG_NAMES.items() if name in dataset})
-    return [verdict for several in verdicts.values() for verdict in several], dataset
+    return [verdict for per_claim in verdicts.values() for verdict in per_claim], dataset
 
 
 def _trace(run: Run, sides: Measured) -> xr.Dataset:
+    """Both sides of one claim at one λ, (task, seed, step, part)."""
     dims = ("task", "seed", "step", "part")
     return xr.Dataset(
         {"measured": (dims, sides.measured), "bound": (dims, sides.bound)},
         coords={
-            "task": run.job.task_names[: len(sides.measured)],  # a claim about two tasks has the first two
+            "task": run.job.task_names[: len(sides.measured)],  # some claims are about the first two tasks
             "seed": run.seeds,
             "step": run.kept,
             "part": list(sides.parts),
@@ -96,6 +106,7 @@ def _trace(run: Run, sides: Measured) -> xr.Dataset:
 
 
 def _all_traces(traces: Mapping[str, Sequence[xr.Dataset]], sweep: Sequence[float]) -> xr.Dataset:
+    """Traces of all claims and λ in one dataset; NaN where a claim lacks a task or a part."""
     names = xr.Variable("claim", np.array(list(traces), dtype=str))
     decay = xr.Variable("weight_decay", sweep)
     per_claim = [xr.concat(runs, decay) for runs in traces.values()]
@@ -103,30 +114,38 @@ def _all_traces(traces: Mapping[str, Sequence[xr.Dataset]], sweep: Sequence[floa
 
 
 def judge_together(traces: Sequence[xr.Dataset]) -> list[Verdict]:
-    """Verdicts of the claims that several experiments decide together, from the traces of each."""
-    jobs = [(ClaimsJob.model_validate_json(trace.attrs["settings"]), trace) for trace in traces]
+    """Verdicts on the claims that several experiments decide together.
+
+    Args:
+        traces: The dataset of ``check_experiment`` for each experiment, with its job as attribute ``settings``.
+    """
+    experiments = [(ClaimsJob.model_validate_json(trace.attrs["settings"]), trace) for trace in traces]
     return [
         verdict
         for claim in CLAIMS.values()
         if claim.together is not None
-        for verdict in claim.together([(job, trace) for job, trace in jobs if claim.applies(job)])
+        for verdict in claim.together([(job, trace) for job, trace in experiments if claim.applies(job)])
     ]
 
 
 def check_scan(name: str, scan: xr.Dataset) -> list[Verdict]:
-    """All claims about one model's scan."""
+    """Verdicts on all claims about transformers, from the scan of the model ``name``."""
     return [claim(name, scan) for claim in SCAN_CLAIMS.values()]
 
 
 def write(verdicts: Sequence[Verdict], output: Path) -> None:
-    """A list of verdicts as JSON."""
+    """Write verdicts to ``output`` as JSON, a list of objects.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     with atomic_file(output) as temporary:
         rows = [verdict.model_dump() for verdict in verdicts]
         temporary.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
 
 
 def read(path: Path) -> list[Verdict]:
-    """Verdicts from JSON.
+    """Verdicts from a file that ``write`` has written.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -141,8 +160,10 @@ def read(path: Path) -> list[Verdict]:
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
-    """One line a verdict, for the terminal."""
-    lines = [f"{'claim':22}{'of':26}{'λ':>8}  {'outcome':18}{'measured':>10}{'bound':>10}{'slack':>10}"]
+    """A header and one line for each verdict, for the terminal."""
+    lines = [
+        f"{'claim':22}{'experiment':26}{'λ':>8}  {'outcome':18}{'measured':>10}{'bound':>10}{'slack':>10}"
+    ]
     for verdict in verdicts:
         decay = "" if verdict.weight_decay is None else f"{verdict.weight_decay:g}"
         numbers = "".join(

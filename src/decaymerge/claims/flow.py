@@ -11,11 +11,12 @@ from decaymerge.claims.verdict import Claim, Measured
 from decaymerge.workflow.jobs import ClaimsJob
 
 DYNAMICS = 1e-6
+"""Deviation of w from Eq. 4, relative to the largest ‖w‖ of a run, up to which Theorem 4 holds."""
 SOLVER_TOLERANCE = 1e-12
 
 
 def end_to_end(task: TaskNetworks) -> np.ndarray:
-    """End-to-end vector w = (W_K … W_1)ᵀ of the trained layers, (seed, step, d)."""
+    """End-to-end vector w = (W_K … W_1)ᵀ of the trained networks, (seed, step, d)."""
     product = task.weights[0]
     for weight in task.weights[1:]:
         product = weight @ product
@@ -23,18 +24,25 @@ def end_to_end(task: TaskNetworks) -> np.ndarray:
 
 
 class Trajectory:
-    """Eq. 4 solved for w alone from w(0), with the integrals that the bounds need, all (seed, step).
+    """Solution of Eq. 4, the equation of the end-to-end vector alone, and the integrals that the bounds need.
+
+    Args:
+        task: Its networks give w(0), the data and λ.
+        times: Times t of the kept steps, (step).
 
     Attributes:
-        w: End-to-end vector, (seed, step, d).
-        decay: e^{-A}, A(t) = ∫ a, a = Kλ + (K-1) ‖w‖^(-2/K) ⟨w, ∇L(w)⟩.
-        growth: ∫ e^{-(A(t)-A(s))} ‖w_s‖^(2-2/K) mean|ℓ'| ds.
-        dissipation: ∫ ‖w‖^(2-2/K) ‖∇F‖², F = L + (λK/2) ‖w‖^(2/K).
-        objective: F.
+        w: End-to-end vector w(t), (seed, step, d).
+        decay: e^{-A(t)} with A(t) = ∫ a, a = Kλ + (K-1) ‖w‖^(-2/K) ⟨w, ∇L(w)⟩, (seed, step).
+        growth: ∫ e^{-(A(t)-A(s))} ‖w_s‖^(2-2/K) mean|ℓ'| ds, (seed, step).
+        dissipation: ∫ ‖w‖^(2-2/K) ‖∇F‖² with F = L + (λK/2) ‖w‖^(2/K), (seed, step).
+        objective: F, (seed, step).
+
+    Raises:
+        ArithmeticError: the solver fails.
     """
 
     def __init__(self, task: TaskNetworks, times: np.ndarray) -> None:
-        from scipy.integrate import solve_ivp  # half a second, that other claims need not wait for
+        from scipy.integrate import solve_ivp  # late: it takes half a second, which other claims save
 
         self.depth, self.weight_decay = task.job.network.depth, task.weight_decay
         self.signed = (task.labels.unsqueeze(-1) * task.inputs).numpy()  # y_i x_i, (seed, sample, d)
@@ -43,10 +51,10 @@ class Trajectory:
         self.shape = (len(w), w.shape[1] + 3)
         start = np.concatenate([w, np.zeros((len(w), 3))], axis=1).ravel()
         tolerance = {"rtol": SOLVER_TOLERANCE, "atol": SOLVER_TOLERANCE}
-        solved = solve_ivp(self.velocity, (0, times[-1]), start, method="DOP853", t_eval=times, **tolerance)
-        if not solved.success:
-            raise ArithmeticError(f"Eq. 4 could not be solved: {solved.message}")
-        state = solved.y.T.reshape(len(times), *self.shape).swapaxes(0, 1)
+        solution = solve_ivp(self.velocity, (0, times[-1]), start, method="DOP853", t_eval=times, **tolerance)
+        if not solution.success:
+            raise ArithmeticError(f"Eq. 4 could not be solved: {solution.message}")
+        state = solution.y.T.reshape(len(times), *self.shape).swapaxes(0, 1)
         self.w, self.decay, self.growth = state[..., :-3], np.exp(-state[..., -3]), state[..., -2]
         self.dissipation = state[..., -1]
         margins = self.w @ self.signed.swapaxes(-1, -2)
@@ -55,7 +63,7 @@ class Trajectory:
         self.objective = loss + self.weight_decay * self.depth / 2 * norm ** (2 / self.depth)
 
     def velocity(self, _: float, flat: np.ndarray) -> np.ndarray:
-        """Time derivative of (w, A, growth, dissipation) of all members."""
+        """Time derivative of (w, A, growth, dissipation) of all seeds, (seed, d + 3) as one flat vector."""
         depth, decay = self.depth, self.weight_decay
         state = flat.reshape(self.shape)
         w, growth = state[:, :-3], state[:, -2:-1]
@@ -76,35 +84,38 @@ class Trajectory:
         return np.concatenate(parts, axis=1).ravel()
 
 
-@lru_cache(1)  # of one run: it and its networks go when the next λ comes
+@lru_cache(1)  # of one run, so that its networks are freed when the next λ comes
 def trajectories(run: Run) -> list[Trajectory]:
-    """Of each task; several claims need them."""
+    """The solution of Eq. 4 for each task of a run; several claims need it."""
     return [Trajectory(task, run.times) for task in run.tasks]
 
 
 def theorem4(run: Run) -> Measured:
-    """‖w(t) - W_K … W_1 (t)‖ relative to the largest ‖w‖ of the run."""
+    """‖w(t) - (W_K … W_1)ᵀ(t)‖ relative to the largest ‖w‖ of the run, where w(t) solves Eq. 4 (Theorem 4)."""
     errors = []
-    for task, solved in zip(run.tasks, trajectories(run), strict=True):
-        difference = np.linalg.norm(solved.w - end_to_end(task), axis=-1)
-        errors.append(difference / np.linalg.norm(solved.w, axis=-1).max(-1, keepdims=True))
+    for task, solution in zip(run.tasks, trajectories(run), strict=True):
+        difference = np.linalg.norm(solution.w - end_to_end(task), axis=-1)
+        errors.append(difference / np.linalg.norm(solution.w, axis=-1).max(-1, keepdims=True))
     measured = np.stack(errors)[..., None]
     return Measured(measured, np.full_like(measured, DYNAMICS))
 
 
 def theorem1(run: Run) -> Measured:
-    """|⟨w'_t, x⟩| for x of the own task; beside it, without a bound, the largest gap of the layer-wise sum."""
+    """|⟨w'_t, x⟩| for the inputs x of the own task, and its bound (Theorems 1 and 3).
+
+    The second part, ``sum of layers``, is the largest gap of the layer-wise sum. The theorem does not bound it.
+    """
     measured, bound = [], []
-    for (own, other), solved in zip(run.pairs, reversed(trajectories(run)[:2]), strict=True):
+    for (own, other), solution in zip(run.pairs, reversed(trajectories(run)[:2]), strict=True):
         inputs = own.inputs.numpy()
         interference = np.abs(np.einsum("std,snd->stn", end_to_end(other), inputs))
         start = interference[:, :1]
-        limit = solved.decay[..., None] * start + (run.overlap[:, None] * solved.growth)[..., None]
-        limit += DYNAMICS * np.linalg.norm(solved.w, axis=-1).max()  # what w is known to, see Theorem 4
+        limits = solution.decay[..., None] * start + (run.overlap[:, None] * solution.growth)[..., None]
+        limits += DYNAMICS * np.linalg.norm(solution.w, axis=-1).max()  # the accuracy of w, see theorem4
         gap = np.abs(_layer_sum_gap(own, other))
-        worst, at_worst = worst_sample(interference, limit)
+        worst, limit = worst_sample(interference, limits)
         measured.append(np.stack([worst, gap.max(-1)], -1))
-        bound.append(np.stack([at_worst, np.full_like(at_worst, np.nan)], -1))
+        bound.append(np.stack([limit, np.full_like(limit, np.nan)], -1))
     vectors, layers = (max(float(values[:, -1, part].max()) for values in measured) for part in (0, 1))
     note = (
         f"worst at the last step: {vectors:.3g} for w + w', {layers:.3g} for the sum layer by layer, which the"
@@ -115,23 +126,22 @@ def theorem1(run: Run) -> Measured:
 
 def _layer_sum_gap(own: TaskNetworks, other: TaskNetworks) -> np.ndarray:
     """f_{θ+θ'}(x) - f_θ(x) on the own inputs, (seed, step, sample)."""
-    summed = own.inputs.unsqueeze(1).mT
-    alone = summed
-    for mine, theirs in zip(own.weights, other.weights, strict=True):
-        summed, alone = (mine + theirs) @ summed, mine @ alone
-    return (summed - alone).squeeze(-2).numpy()
+    sum_hidden = own_hidden = own.inputs.unsqueeze(1).mT
+    for own_weight, other_weight in zip(own.weights, other.weights, strict=True):
+        sum_hidden, own_hidden = (own_weight + other_weight) @ sum_hidden, own_weight @ own_hidden
+    return (sum_hidden - own_hidden).squeeze(-2).numpy()
 
 
 def lemma6(run: Run) -> Measured:
-    """∫ ‖w‖^(2-2/K) ‖∇F‖² against F(0) - F(t)."""
-    solved = trajectories(run)
-    measured = np.stack([one.dissipation for one in solved])[..., None]
-    bound = np.stack([one.objective[:, :1] - one.objective for one in solved])[..., None]
+    """∫ ‖w‖^(2-2/K) ‖∇F‖² ds, and its bound F(0) - F(t) (Lemma 6)."""
+    solutions = trajectories(run)
+    measured = np.stack([solution.dissipation for solution in solutions])[..., None]
+    bound = np.stack([solution.objective[:, :1] - solution.objective for solution in solutions])[..., None]
     return Measured(measured, bound)
 
 
 def lemma7(run: Run) -> Measured:
-    """min_{s≤t} ‖∇L_λ(θ_s)‖ over the kept times, against √((L_λ(0) - L_λ(t)) / t)."""
+    """min_{s≤t} ‖∇L_λ(θ_s)‖ over the kept times, and its bound √((L_λ(θ_0) - L_λ(θ_t)) / t) (Lemma 7)."""
     measured, bound = [], []
     for task in run.tasks:
         squares = [
@@ -140,64 +150,68 @@ def lemma7(run: Run) -> Measured:
         ]
         norm = torch.stack(squares).sum(0).sqrt().numpy()
         measured.append(np.minimum.accumulate(norm, axis=1))
-        fallen = task.regularised_loss[:, :1] - task.regularised_loss
+        decrease = task.regularised_loss[:, :1] - task.regularised_loss
         with np.errstate(divide="ignore", invalid="ignore"):
-            bound.append(np.sqrt(np.maximum(fallen, 0) / run.times))
+            bound.append(np.sqrt(np.maximum(decrease, 0) / run.times))
     return Measured(np.stack(measured)[..., None], np.stack(bound)[..., None])
 
 
-def _flow(job: ClaimsJob) -> bool:
+def _is_flow(job: ClaimsJob) -> bool:
     return job.training.optimiser == "gf"
 
 
-def _balanced(job: ClaimsJob) -> bool:
-    return _flow(job) and job.network.initialisation == "balanced" and not job.network.fixed_outer_layer
+def _is_balanced_flow(job: ClaimsJob) -> bool:
+    return _is_flow(job) and job.network.initialisation == "balanced" and not job.network.fixed_outer_layer
 
 
 FLOW_CLAIMS = [
     Claim(
         name="theorem4",
+        brief="dynamics of the end-to-end vector",
         statement=r"The end-to-end vector obeys $\dot w = -\|w\|^{2-2/K}(\nabla L(w) + (K-1)"
         r" \hat w \hat w^\top \nabla L(w)) - K \lambda w$",
         source="Theorem 4, Eq. 4",
         assumptions="linear network, gradient flow from a balanced start",
         kind="equality",
         when="every kept step",
-        applies=_balanced,
+        applies=_is_balanced_flow,
         measure=theorem4,
     ),
     Claim(
         name="theorem1",
+        brief="interference of the summed end-to-end vectors",
         statement=r"$|\langle w'_t, x\rangle| \le e^{-A(t)} |\langle w'_0, x\rangle| + \varepsilon \int_0^t"
         r" e^{-(A(t)-A(s))} \|w'_s\|^{2-2/K} \mathrm{mean}|\ell'| ds$ for the summed vectors $w + w'$",
         source="Theorems 1 and 3, trajectory form",
         assumptions="linear network, gradient flow from a balanced start, inputs on the unit sphere",
         kind="upper",
         when="every kept step",
-        applies=lambda job: _balanced(job) and len(job.task_names) > 1,
+        applies=lambda job: _is_balanced_flow(job) and len(job.task_names) > 1,
         measure=theorem1,
         parts_apart=True,
     ),
     Claim(
         name="lemma6",
+        brief="dissipation along the flow",
         statement=r"$\int_0^t \|w\|^{2-2/K} \|\nabla F\|^2 ds \le F(0) - F(t)$,"
         r" $F = L + \frac{\lambda K}{2} \|w\|^{2/K}$",
         source="Lemma 6",
         assumptions="linear network, gradient flow from a balanced start",
         kind="upper",
         when="every kept step",
-        applies=_balanced,
+        applies=_is_balanced_flow,
         measure=lemma6,
     ),
     Claim(
         name="lemma7",
+        brief="least gradient along the flow",
         statement=r"$\min_{s \le t} \|\nabla L_\lambda(\theta_s)\| \le"
         r" \sqrt{(L_\lambda(\theta_0) - L_\lambda(\theta_t))/t}$",
         source="Lemma 7",
         assumptions="gradient flow",
         kind="upper",
         when="every kept step",
-        applies=lambda job: _flow(job) and not job.network.fixed_outer_layer,
+        applies=lambda job: _is_flow(job) and not job.network.fixed_outer_layer,
         measure=lemma7,
     ),
 ]

@@ -1,4 +1,4 @@
-"""The networks of one experiment at one λ, and what several claims need of them."""
+"""The networks of one experiment at one λ, and the quantities that several claims need."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -17,14 +17,16 @@ from decaymerge.workflow.jobs import ClaimsJob, format_weight_decay
 
 
 class TaskNetworks:
-    """All seeds of one task's networks, in float64.
+    """The networks of one task, of all seeds, in float64.
 
     Attributes:
-        inputs: (seed, sample, d).
-        labels: (seed, sample).
-        weights: W_k (seed, step, d_k, d_{k-1}).
-        steps: Training steps T that each kept state has seen, (seed, step): a member that became stationary
-            stands still.
+        inputs: Shape (seed, sample, d).
+        labels: ±1, shape (seed, sample).
+        weights: W_k of shape (seed, step, d_k, d_{k-1}).
+        steps: Number T of training steps before each kept state, (seed, step). It stays the same once the network
+            of a seed is stationary.
+        stationary: Whether the networks of all seeds became stationary.
+        coefficients: Coefficients A of the first layer, (seed, sample, d_1), or none where they were not kept.
     """
 
     def __init__(self, job: ClaimsJob, weight_decay: float, task: xr.Dataset, network: xr.Dataset) -> None:
@@ -38,21 +40,22 @@ class TaskNetworks:
 
     @property
     def trained_weights(self) -> list[Tensor]:
-        """Weights of the layers that are trained."""
+        """W_k of the layers that are trained, (seed, step, d_k, d_{k-1})."""
         return self.weights[: self.job.network.trained_layers]
 
     def last(self) -> list[Tensor]:
-        """Weights at the last step, (seed, d_k, d_{k-1})."""
+        """W_k at the last step, (seed, d_k, d_{k-1})."""
         return [weight[:, -1] for weight in self.weights]
 
     @cached_property
-    def _along(self) -> tuple[Tensor, list[Tensor]]:
+    def _margins_and_gradients(self) -> tuple[Tensor, list[Tensor]]:
+        """z_i (seed, step, sample), and ∇_k L (seed, step, d_k, d_{k-1}) of all layers."""
         state = [torch.empty_like(weight[:, 0]) for weight in self.weights]
         gradient = Gradient(self.job.network, state, self.inputs, self.labels, self.job.training.loss)
         margins, gradients = [], []
-        for row in range(self.steps.shape[1]):
+        for step in range(self.steps.shape[1]):
             for layer, weight in zip(state, self.weights, strict=True):
-                layer.copy_(weight[:, row])
+                layer.copy_(weight[:, step])
             gradients.append([layer.clone() for layer in gradient()])
             margins.append(gradient.margins.clone())
         return torch.stack(margins, 1), [torch.stack(layer, 1) for layer in zip(*gradients, strict=True)]
@@ -60,12 +63,12 @@ class TaskNetworks:
     @property
     def margins(self) -> Tensor:
         """z_i, (seed, step, sample)."""
-        return self._along[0]
+        return self._margins_and_gradients[0]
 
     @property
     def gradients(self) -> list[Tensor]:
         """∇_k L of the trained layers, (seed, step, d_k, d_{k-1})."""
-        return self._along[1][: self.job.network.trained_layers]
+        return self._margins_and_gradients[1][: self.job.network.trained_layers]
 
     @cached_property
     def slopes(self) -> Tensor:
@@ -89,18 +92,30 @@ class TaskNetworks:
 
     @cached_property
     def regularised_loss(self) -> np.ndarray:
-        """L_λ, (seed, step)."""
+        """L_λ = L + (λ/2) ‖θ‖² over the trained layers, (seed, step)."""
         loss = measure.loss(self.margins, self.job.training.loss).numpy()
         trained = self.squared_norms[..., : self.job.network.trained_layers].sum(-1)
         return loss + self.weight_decay / 2 * trained
 
     def hidden(self, weights: Sequence[Tensor], inputs: Tensor) -> list[Tensor]:
-        """h_k of the hidden layers, (seed, step, sample, d_k), for weights (seed, step, …)."""
+        """h_k of the hidden layers, (seed, step, sample, d_k).
+
+        Args:
+            weights: W_k of shape (seed, step, d_k, d_{k-1}).
+            inputs: Shape (seed, sample, d).
+        """
         return activations(self.job.network, weights, inputs.unsqueeze(1))
 
 
 class Run:
-    """An experiment at one λ: all tasks, all seeds."""
+    """The networks of all tasks and seeds of an experiment at one λ.
+
+    Attributes:
+        name: The experiment's name.
+        seeds: Its seeds.
+        kept: Kept steps, (step).
+        tasks: The networks of each task.
+    """
 
     def __init__(
         self, job: ClaimsJob, weight_decay: float, tasks: Sequence[xr.Dataset], networks: Sequence[xr.Dataset]
@@ -115,12 +130,12 @@ class Run:
 
     @property
     def times(self) -> np.ndarray:
-        """T of a gradient flow's kept steps."""
+        """Time t of a gradient flow at the kept steps, (step)."""
         return self.kept * self.job.training.step_size
 
     @property
     def pairs(self) -> list[tuple[TaskNetworks, TaskNetworks]]:
-        """(own, other) for both directions of the first two tasks."""
+        """(own, other) for the first two tasks, in both orders."""
         first, second = self.tasks[:2]
         return [(first, second), (second, first)]
 
@@ -132,7 +147,11 @@ class Run:
 
 
 def read_runs(job: ClaimsJob, results: Path) -> Iterator[Run]:
-    """One run for each λ, ascending, from a folder of results; one is in memory at a time."""
+    """Yield a run for each λ, ascending, from a folder of results; one at a time is in memory.
+
+    Raises:
+        UserError: a file of the experiment is missing or damaged.
+    """
 
     def all_seeds(place: str, **wildcards: str) -> xr.Dataset:
         paths = [

@@ -1,6 +1,6 @@
 """Claims about trained transformers (Figure 1, Appendix C.1), from one model's scan.
 
-The paper states them in words; the numbers that decide are ours and stand in each function.
+The paper states these claims in words. The thresholds that decide them are ours.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,12 @@ from decaymerge.claims.verdict import Kind, Verdict, outcome_of
 
 MAPS = ["QKV", "M1", "M2"]
 ORDER_OF_MAGNITUDE = 10.0
+"""Ratio of the largest norm to the smallest up to which norms are of the same order."""
 NEARLY_CONSTANT = 0.25
-"""Standard deviation over mean of a role's norm over layers."""
+"""Standard deviation over mean, across layers, up to which the norm of a role is nearly constant."""
 DIFFERS = 1.2
+"""Ratio of two norms from which on they differ."""
+MISSING = "a value is missing: the architecture is unknown, a layer lacks a role, or a matrix is zero"
 
 
 def _verdict(
@@ -26,6 +29,7 @@ def _verdict(
     note: str,
     kind: Kind = "upper",
 ) -> Verdict:
+    """The verdict on a scan of the model ``name``; ``measured`` is not finite where a value is missing."""
     known = bool(np.isfinite(measured))
     holds = measured <= bound if kind == "upper" else measured >= bound
     slack = (bound / measured if measured else None) if kind == "upper" else measured / bound
@@ -33,7 +37,7 @@ def _verdict(
         claim=claim,
         statement=statement,
         source="Appendix C.1, in words",
-        assumptions="trained transformer of a known architecture; the number that decides is ours",
+        assumptions="trained transformer of a known architecture; the threshold is ours",
         experiment=f"scan/{name}",
         weight_decay=None,
         kind=kind,
@@ -44,20 +48,18 @@ def _verdict(
         median_slack=None,
         tolerance=None,
         seeds=[],
-        note=note
-        if known
-        else "a value is missing: the architecture is unknown, a layer lacks a role, or a matrix is zero",
+        note=note if known else MISSING,
     )
 
 
-def _of(scan: xr.Dataset, variable: str, roles: list[str]) -> xr.DataArray:
+def _values(scan: xr.Dataset, variable: str, roles: list[str]) -> xr.DataArray:
     """Values (layer, role); NaN for roles that the scan lacks."""
     return scan[variable].reindex(role=roles)
 
 
 def same_order(name: str, scan: xr.Dataset) -> Verdict:
-    """Frobenius norms of QKV, M1 and M2 are of the same order of magnitude."""
-    norms = _of(scan, "frobenius_norm", MAPS)
+    """Frobenius norms of QKV, M1 and M2 are of the same order of magnitude (Appendix C.1)."""
+    norms = _values(scan, "frobenius_norm", MAPS)
     measured = float(norms.max(skipna=False) / norms.min(skipna=False))
     statement = "The norms of QKV, M1 and M2 of all layers lie within one order of magnitude"
     return _verdict(
@@ -71,11 +73,11 @@ def same_order(name: str, scan: xr.Dataset) -> Verdict:
 
 
 def constant_norm(name: str, scan: xr.Dataset) -> Verdict:
-    """The norm of one role is nearly constant over layers."""
+    """The Frobenius norm of each role is nearly constant over layers (Appendix C.1)."""
     roles = [*MAPS, "O"]
-    norms = _of(scan, "frobenius_norm", roles)
+    norms = _values(scan, "frobenius_norm", roles)
     variation = norms.std("layer", skipna=False) / norms.mean("layer", skipna=False)
-    listed = ", ".join(f"{role} {float(variation.sel(role=role)):.3f}" for role in roles)
+    per_role = ", ".join(f"{role} {float(variation.sel(role=role)):.3f}" for role in roles)
     statement = "The norm of each role is nearly constant over layers"
     measured = float(variation.max(skipna=False))
     return _verdict(
@@ -84,28 +86,28 @@ def constant_norm(name: str, scan: xr.Dataset) -> Verdict:
         name,
         measured,
         NEARLY_CONSTANT,
-        f"standard deviation over mean: {listed}",
+        f"standard deviation over mean: {per_role}",
     )
 
 
 def output_norm_differs(name: str, scan: xr.Dataset) -> Verdict:
-    """O's norm lies apart from those of QKV, M1 and M2."""
-    medians = _of(scan, "frobenius_norm", ["O", *MAPS]).median("layer", skipna=False)
+    """The Frobenius norm of O differs from those of QKV, M1 and M2 (Appendix C.1)."""
+    medians = _values(scan, "frobenius_norm", ["O", *MAPS]).median("layer", skipna=False)
     ratios = medians.sel(role=MAPS) / medians.sel(role="O")
-    apart = np.exp(np.abs(np.log(ratios)))
+    factors = np.exp(np.abs(np.log(ratios)))
     statement = "The norm of O differs from the norms of QKV, M1 and M2"
-    listed = ", ".join(f"{role}/O {float(ratios.sel(role=role)):.2f}" for role in MAPS)
-    measured = float(xr.DataArray(apart).min(skipna=False))
+    per_role = ", ".join(f"{role}/O {float(ratios.sel(role=role)):.2f}" for role in MAPS)
+    measured = float(xr.DataArray(factors).min(skipna=False))
     return _verdict(
-        "scan_output_norm", statement, name, measured, DIFFERS, f"medians over layers: {listed}", "lower"
+        "scan_output_norm", statement, name, measured, DIFFERS, f"medians over layers: {per_role}", "lower"
     )
 
 
 def low_stable_rank(name: str, scan: xr.Dataset) -> Verdict:
-    """Stable ranks lie below that of a Gaussian matrix of the same shape, mn/(√m + √n)²."""
+    """Stable ranks are below that of a Gaussian matrix of the same shape, mn/(√m + √n)² (Appendix C.1)."""
     roles = [*MAPS, "O"]
-    rank = _of(scan, "stable_rank", roles)
-    rows, columns = _of(scan, "rows", roles), _of(scan, "columns", roles)
+    rank = _values(scan, "stable_rank", roles)
+    rows, columns = _values(scan, "rows", roles), _values(scan, "columns", roles)
     gaussian = rows * columns / (np.sqrt(rows) + np.sqrt(columns)) ** 2
     share = rank / np.minimum(rows, columns)
     statement = "Stable ranks are far below the dimension: below that of a Gaussian matrix of the same shape"

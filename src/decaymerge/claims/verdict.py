@@ -1,4 +1,4 @@
-"""A claim, what was measured for it, and the verdict: a row of ``claims.json``."""
+"""A claim, its measurement, and its verdict, which is a row of ``claims.json``."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,85 +17,108 @@ from decaymerge.workflow.jobs import ClaimsJob
 Outcome = Literal["holds", "not supported", "assumption unmet"]
 Kind = Literal["equality", "upper", "lower"]
 ROUNDING = 1e-6
-"""A bound counts as held where it is missed by no more than this share of it: solvers and rounding."""
+"""Share of a bound by which the measured side may miss it, since solvers and arithmetic are not exact."""
 
 
 class Verdict(Settings):
-    """What was claimed, measured and found."""
+    """The outcome of one claim on one experiment at one λ, with its numbers."""
 
     claim: str
     statement: str
-    """Words with formulas in LaTeX between dollar signs."""
+    """Text, with formulas in LaTeX between dollar signs."""
     source: str
-    """Lemma, equation or theorem of the paper; ``ours`` for what the paper does not say."""
+    """Lemma, equation or theorem of the paper, or ``ours`` for a statement that is not in the paper."""
     assumptions: str
     experiment: str
-    """Experiment, or ``scan/{model}``."""
+    """The experiment, several joined by commas, or ``scan/{model}``."""
     weight_decay: float | None
-    """λ; none where the check is not of one λ."""
+    """λ; none for a transformer, whose λ is not known."""
     kind: Kind
-    """An equality to a tolerance, or an upper or lower bound."""
+    """``equality`` (to a tolerance), ``upper`` or ``lower`` (bound)."""
     outcome: Outcome
     measured: float | None
-    """Where the slack is smallest, as is ``bound``."""
+    """The measured side where the slack is smallest."""
     bound: float | None
+    """The bound there, or the tolerance of an equality."""
     slack: float | None
-    """Worst of bound / measured for an upper bound and an equality, of measured / bound for a lower bound: above 1
-    it holds. None where it is infinite."""
+    """The smallest of bound / measured, or of measured / bound for a lower bound. The claim holds from 1 on. None
+    where the slack is infinite or unknown."""
     median_slack: float | None
     tolerance: float | None
+    """The tolerance of an equality; the relative rounding that a bound allows."""
     seeds: list[int]
     note: str
+    """Which assumption is unmet, and what else was measured."""
     made_by: str = Field(default_factory=made_by)
-    """Code, versions and kind of host."""
+    """Code, versions and kind of host of the process that judged."""
 
 
 class Measured(NamedTuple):
-    """A claim's two sides along training.
-
-    ``measured`` and ``bound`` have the shape (task, seed, step, part) and NaN where nothing is claimed. For an
-    equality, ``measured`` is the relative deviation and ``bound`` its tolerance. ``unmet`` says which assumption
-    does not hold, or nothing.
-    """
+    """Both sides of a claim along training."""
 
     measured: np.ndarray
+    """The measured side, (task, seed, step, part), NaN where nothing is claimed; the relative deviation of an
+    equality."""
     bound: np.ndarray
+    """The bound, of the same shape; the tolerance of an equality."""
     parts: Sequence[str] = ("",)
+    """Names of the parts, such as layers."""
     unmet: str = ""
+    """Which assumption does not hold, or an empty text."""
     note: str = ""
+    """What else was measured, in words."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement that can be measured on an experiment's networks."""
+    """A statement that can be measured on an experiment's networks.
+
+    ``name``, ``statement``, ``source``, ``assumptions`` and ``kind`` are those of its verdicts.
+    """
 
     name: str
+    brief: str
+    """The statement in a few words, for the table in the documentation."""
     statement: str
     source: str
     assumptions: str
     kind: Kind
     when: Literal["every kept step", "last step"]
+    """The steps that are judged; the first kept step is the start of training and is not."""
     applies: Callable[[ClaimsJob], bool]
+    """Whether the claim is about an experiment."""
     measure: Callable[[Run], Measured]
+    """Measures both sides at one λ."""
     tried: str = ""
-    """What was tried where it is not supported or its assumption is not met."""
+    """What was tried to support the claim, or to meet its assumptions, without success."""
     parts_apart: bool = False
-    """Whether its parts are different quantities, which are all drawn; otherwise the part with least slack is."""
+    """Whether the parts are different quantities. If so, all are drawn, otherwise only the one of least slack."""
     together: "Callable[[Sequence[tuple[ClaimsJob, xr.Dataset]]], list[Verdict]] | None" = None
-    """Judges it over experiments, from the settings and traces of each, where a single one decides nothing."""
+    """Judges several experiments together, from the job and the traces of each, where one alone decides nothing."""
     against: Literal["step", "width"] = "step"
-    """The horizontal axis of its picture."""
+    """The horizontal axis of the claim's picture."""
 
 
 def judge(claim: Claim, run: Run, sides: Measured) -> Verdict:
-    """Outcome, worst and median slack over tasks, seeds and, where it is claimed at each, steps."""
+    """The verdict on a claim at one λ, from the least slack over tasks, seeds, parts and the claim's steps.
+
+    Args:
+        claim: The claim.
+        run: The networks that were measured.
+        sides: Both sides, as ``claim.measure`` gives them.
+    """
     steps = slice(1, None) if claim.when == "every kept step" else slice(-1, None)
     measured, bound = sides.measured[:, :, steps], sides.bound[:, :, steps]
     slack = slack_of(claim.kind, measured, bound)
     known = ~np.isnan(slack)
-    unmet = sides.unmet or ("" if known.any() else "nothing could be measured")
-    worst = np.unravel_index(np.nanargmin(slack), slack.shape) if known.any() else None
-    holds = worst is not None and slack[worst] >= 1 - ROUNDING
+    if known.any():
+        worst = np.unravel_index(np.nanargmin(slack), slack.shape)
+        worst_measured, worst_bound, worst_slack = (finite(side[worst]) for side in (measured, bound, slack))
+        median_slack = finite(np.median(slack[known]))
+        holds, unmet = bool(slack[worst] >= 1 - ROUNDING), sides.unmet
+    else:
+        worst_measured = worst_bound = worst_slack = median_slack = None
+        holds, unmet = False, sides.unmet or "nothing could be measured"
     return Verdict(
         claim=claim.name,
         statement=claim.statement,
@@ -105,30 +128,38 @@ def judge(claim: Claim, run: Run, sides: Measured) -> Verdict:
         weight_decay=run.weight_decay,
         kind=claim.kind,
         outcome=outcome_of(unmet, holds),
-        measured=finite(measured[worst]) if worst else None,
-        bound=finite(bound[worst]) if worst else None,
-        slack=finite(slack[worst]) if worst else None,
-        median_slack=finite(np.median(slack[known])) if known.any() else None,
-        tolerance=finite(bound[worst]) if worst and claim.kind == "equality" else ROUNDING,
+        measured=worst_measured,
+        bound=worst_bound,
+        slack=worst_slack,
+        median_slack=median_slack,
+        tolerance=worst_bound if claim.kind == "equality" and known.any() else ROUNDING,
         seeds=run.seeds,
         note="; ".join(part for part in (unmet, sides.note) if part),
     )
 
 
 def outcome_of(unmet: str, holds: bool) -> Outcome:
-    """The outcome of a claim, given which assumption is not met, if any, and whether it holds."""
+    """The outcome of a claim.
+
+    Args:
+        unmet: Which assumption does not hold, or an empty text.
+        holds: Whether the measured side stays within the bound.
+    """
     if unmet:
         return "assumption unmet"
     return "holds" if holds else "not supported"
 
 
 def slack_of(kind: Kind, measured: np.ndarray, bound: np.ndarray) -> np.ndarray:
-    """Above 1 where the claim holds; infinite where an upper bound is met by 0."""
+    """Slack of a claim, of the shape of both sides: 1 or more where the claim holds, NaN where a side is unknown.
+
+    The slack is measured / bound for a lower bound, otherwise bound / measured, or infinity where 0 is measured.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         slack = measured / bound if kind == "lower" else bound / measured
     return np.where((measured == 0) & (bound >= 0) & (kind != "lower"), np.inf, slack)
 
 
 def finite(value: float) -> float | None:
-    """JSON has neither infinity nor NaN."""
+    """``value``, or none if it is infinite or NaN, which JSON cannot express."""
     return float(value) if math.isfinite(value) else None

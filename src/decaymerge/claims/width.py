@@ -1,4 +1,4 @@
-"""The law of the layer-wise sum in the width, over experiments that differ in nothing else."""
+"""How the cross term of the layer-wise sum depends on the width, over experiments that differ only in it."""
 
 import itertools
 from collections.abc import Sequence
@@ -11,33 +11,39 @@ from decaymerge.claims.verdict import Claim, Measured, Verdict, outcome_of
 from decaymerge.workflow.jobs import ClaimsJob
 
 EXPONENT = -0.5
+"""The exponent of the width that is claimed."""
 STANDARD_ERRORS = 2.0
+"""Number of standard errors by which the fitted exponent may differ from the claimed one."""
 RESOLUTION = 0.25
-"""An exponent that is known less well than to this could be one of no law: too few seeds or widths."""
+"""Accuracy to which the exponent must be known: with too few seeds or widths any exponent would fit."""
 
 
 def cross_term(run: Run) -> Measured:
-    """|W'_2 W_1 x| over |W_2 W_1 x|, root mean squares over the own inputs; one width has no bound."""
+    """|W'_2 W_1 x| / |W_2 W_1 x|, root mean squares over the own inputs; a single width has no bound (ours)."""
     ratios = []
     for own, other in run.pairs:
         first = own.inputs.unsqueeze(1) @ own.weights[0].mT
-        crossed, alone = (
+        cross_rms, own_rms = (
             (first @ weights[1].mT).squeeze(-1).square().mean(-1).sqrt()
             for weights in (other.weights, own.weights)
         )
-        ratios.append((crossed / alone).numpy())
+        ratios.append((cross_rms / own_rms).numpy())
     measured = np.stack(ratios)[..., None]
     return Measured(measured, np.full_like(measured, np.nan))
 
 
 def applies(job: ClaimsJob) -> bool:
-    """Deep linear networks of two layers from a balanced start."""
+    """Whether the experiment has two tasks or more, and linear networks of two layers from a balanced start."""
     network = job.network
     return network.initialisation == "balanced" and network.depth == 2 and len(job.task_names) > 1
 
 
 def judge_widths(traces: Sequence[tuple[ClaimsJob, xr.Dataset]]) -> list[Verdict]:
-    """The law for every group of three or more experiments that differ only in their width, at every λ."""
+    """Verdicts on the law, at every λ, for each group of three or more experiments that differ only in their width.
+
+    Args:
+        traces: The job and the traces of each experiment to which the claim applies.
+    """
 
     def all_but_width(item: tuple[ClaimsJob, xr.Dataset]) -> str:
         job = item[0]
@@ -64,10 +70,11 @@ def judge_widths(traces: Sequence[tuple[ClaimsJob, xr.Dataset]]) -> list[Verdict
 
 WIDTH = Claim(
     name="layer_sum_width",
+    brief="cross term of the layer-wise sum shrinks like 1/√width",
     statement=r"The cross term $W'_2 W_1 x$ of the layer-wise sum, relative to $W_2 W_1 x$, shrinks like"
     r" $1/\sqrt{\mathrm{width}}$ as a root mean square over seeds",
     source="ours",
-    assumptions="linear networks of two layers from a balanced start, of several widths, and seeds enough to know"
+    assumptions="linear networks of two layers from a balanced start, of several widths, and enough seeds to know"
     " the exponent to 0.25",
     kind="equality",
     when="last step",
@@ -81,26 +88,26 @@ WIDTH = Claim(
 def check_width(
     name: str, weight_decay: float, widths: Sequence[int], cross_terms: Sequence[np.ndarray], seeds: list[int]
 ) -> Verdict:
-    """The exponent fitted to root mean squares over seeds, with its error from resampled seeds.
+    """Fit the exponent to root mean squares over seeds, and estimate its error by resampling the seeds.
 
     Args:
-        name: What the experiments are, for the table.
+        name: Names of the experiments, for tables.
         weight_decay: λ.
-        widths: One for each experiment.
-        cross_terms: At the last step, (task, seed), for each experiment.
-        seeds: Of the experiments.
+        widths: Width of each experiment.
+        cross_terms: Relative cross terms of each experiment at the last step, (task, seed).
+        seeds: Seeds of the experiments.
     """
     logs = np.log(widths)
     exponent = _fit(logs, cross_terms)
     rng = np.random.default_rng(0)
-    resampled = []
+    exponents = []
     for _ in range(500):
-        drawn = [values[:, rng.integers(0, values.shape[1], values.shape[1])] for values in cross_terms]
-        resampled.append(_fit(logs, drawn))
-    error = float(np.std(resampled))
-    off = abs(exponent - EXPONENT)
+        resampled = [values[:, rng.integers(0, values.shape[1], values.shape[1])] for values in cross_terms]
+        exponents.append(_fit(logs, resampled))
+    error = float(np.std(exponents))
+    deviation = abs(exponent - EXPONENT)
     allowed = STANDARD_ERRORS * error
-    unmet = "" if allowed <= RESOLUTION else "the exponent is known too poorly"
+    unmet = "" if allowed <= RESOLUTION else "the exponent is not known well enough"
     rms = ", ".join(
         f"{np.sqrt((values**2).mean()):.3f} at {width}"
         for width, values in zip(widths, cross_terms, strict=True)
@@ -113,10 +120,10 @@ def check_width(
         experiment=name,
         weight_decay=weight_decay,
         kind=WIDTH.kind,
-        outcome="not supported" if off > allowed else outcome_of(unmet, holds=True),
-        measured=off,
+        outcome="not supported" if deviation > allowed else outcome_of(unmet, holds=True),
+        measured=deviation,
         bound=allowed,
-        slack=allowed / off if off else None,
+        slack=allowed / deviation if deviation else None,
         median_slack=None,
         tolerance=allowed,
         seeds=seeds,
@@ -125,5 +132,6 @@ def check_width(
 
 
 def _fit(logs: np.ndarray, cross_terms: Sequence[np.ndarray]) -> float:
+    """Slope of the logarithm of the root mean square against the logarithm of the width."""
     rms = [np.sqrt((values**2).mean()) for values in cross_terms]
     return float(np.polyfit(logs, np.log(rms), 1)[0])

@@ -1,4 +1,4 @@
-"""The command line: one command for each stage. A command imports what it needs when it runs."""
+"""The command line: one command for each stage. A command imports its modules when it runs, to start fast."""
 
 import gc
 import os
@@ -12,8 +12,8 @@ from decaymerge.cli import checkpoints, claims, stages, user
 from decaymerge.errors import UserError
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(is_given: bool) -> None:
+    if is_given:
         print(f"decaymerge {__version__}")
         raise typer.Exit
 
@@ -23,7 +23,7 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Train, merge, evaluate, check claims, scan transformers: one command for each stage of the workflow."""
+    """Train, merge and evaluate networks, check claims, scan transformers: one command for each stage."""
 
 
 app = typer.Typer(
@@ -34,14 +34,15 @@ for part in (stages, claims, checkpoints, user):
 
 
 def main() -> None:
-    """Entry point: an error that the user can mend is printed in its own words, without a traceback."""
-    gc.set_threshold(200_000)  # what is imported has no garbage: looking for it takes a sixth of the start-up
+    """Run the command line. An error that the user can correct is printed as one line, without a traceback."""
+    gc.set_threshold(200_000)  # imports leave no garbage, and searching for it takes a sixth of the start-up
     try:
         app()
     except SystemExit as end:
         if end.code:
             raise
-        # All files are closed and in place. The interpreter would take PyTorch apart for another third of a second.
+        # All files are closed and in place. Without this, the interpreter would need another third of a second to
+        # unload PyTorch.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)

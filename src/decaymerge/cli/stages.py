@@ -22,7 +22,7 @@ def _device(name: str) -> "torch.device":
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda, but PyTorch sees no GPU; use device: cpu or auto")
     if name not in ("cpu", "cuda"):
-        raise UserError(f"device: {name} is not one of cpu, cuda, auto")
+        raise UserError(f"device: {name} is not one of cpu, cuda, auto; give one of them")
     return torch.device(name)
 
 
@@ -34,17 +34,17 @@ def _device_name(device: "torch.device") -> str:
 
 @app.command()
 def fetch(
-    dataset: Annotated[str, typer.Argument(help="A dataset that is fetched, as fashion_mnist.")],
+    dataset: Annotated[str, typer.Argument(help="Dataset to fetch: fashion_mnist.")],
     destination: Annotated[Path, typer.Argument(help="Folder to put the files into.")],
-    folder: Annotated[Path | None, typer.Option(help="Folder to look into first.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Folder that is tried before other sources.")] = None,
 ) -> None:
-    """Get real data from the first source that has them, and verify them."""
+    """Fetch real data from the first source that has them, and verify them."""
     from importlib import import_module
 
     from decaymerge.config.datasets import FETCHED
 
     if dataset not in FETCHED:
-        raise UserError(f"dataset {dataset!r} is not fetched; known: {', '.join(FETCHED)}")
+        raise UserError(f"dataset {dataset!r} cannot be fetched; known: {', '.join(FETCHED)}")
     source = import_module(f"decaymerge.fetch.{dataset}").fetch(destination, folder)
     print(f"{dataset} from {source}")
 
@@ -53,9 +53,9 @@ def fetch(
 def tasks(
     output: Output,
     settings: JobSettings,
-    files: Annotated[list[Path] | None, typer.Argument(help="Files of real data.")] = None,
+    files: Annotated[list[Path] | None, typer.Argument(help="Files that the dataset needs.")] = None,
 ) -> None:
-    """Make the data of one task."""
+    """Draw the data of one task."""
     from decaymerge import store
     from decaymerge import tasks as stage
     from decaymerge.workflow.jobs import TasksJob
@@ -72,10 +72,10 @@ def train(
     device: Device = "cpu",
     restart_every: Annotated[
         float,
-        typer.Option(min=0, help="Seconds between two writes of the state from which a killed run goes on."),
+        typer.Option(min=0, help="Seconds between two writes of the state from which a killed run resumes."),
     ] = 30,
 ) -> None:
-    """Train the networks of one task at one λ; a run that was killed goes on from its last kept state."""
+    """Train the networks of one task at one λ; a run that was killed resumes at its last stored state."""
     import torch
 
     from decaymerge import store
@@ -88,8 +88,9 @@ def train(
     job = TrainJob.parse(settings)
     data = store.read(tasks, "inputs", "labels")
     restart = RestartFile(output, identity_of(job, data), restart_every)
-    where = _device(device)
-    networks = stage.train(job, data, where, restart).assign_attrs(device=_device_name(where))
+    torch_device = _device(device)
+    networks = stage.train(job, data, torch_device, restart)
+    networks = networks.assign_attrs(device=_device_name(torch_device))
     store.write(networks, output, job)
     restart.remove()
 
@@ -101,10 +102,10 @@ def merge(
     settings: JobSettings,
     tasks: Annotated[
         list[Path] | None,
-        typer.Option(help="Data of a task, once for each network; only for methods that ask for inputs."),
+        typer.Option(help="Data of a task; once for each network, only for methods that need inputs."),
     ] = None,
 ) -> None:
-    """Merge trained networks by each method."""
+    """Merge the trained networks of a merge set by each method."""
     from decaymerge import merge as stage
     from decaymerge import store
     from decaymerge.workflow.jobs import MergeJob
@@ -120,11 +121,13 @@ def evaluate(
     output: Output,
     settings: JobSettings,
     tasks: Annotated[list[Path], typer.Option(help="Data of a task; once for each task of the merge set.")],
-    own: Annotated[list[Path], typer.Option(help="Network of a task; once for each task of the merge set.")],
+    own: Annotated[
+        list[Path], typer.Option(help="Own networks of a task; once for each task of the merge set.")
+    ],
     merged: Annotated[Path | None, typer.Option(help="Merged networks.")] = None,
     device: Device = "cpu",
 ) -> None:
-    """Evaluate own and merged networks on each task."""
+    """Evaluate own and merged networks on each task of a merge set."""
     from decaymerge import evaluate as stage
     from decaymerge import store
     from decaymerge.workflow.jobs import EvaluateJob
@@ -132,15 +135,15 @@ def evaluate(
     job = EvaluateJob.parse(settings)
     data = [store.read(path, "inputs", "labels") for path in tasks]
     networks = [store.read(path, "W1", "loss") for path in own]
-    merges = None if merged is None else store.read(merged, "W1", "model")
-    where = _device(device)
-    evaluation = stage.evaluate(job, data, networks, merges, where)
-    store.write(evaluation.assign_attrs(device=_device_name(where)), output, job)
+    merged_networks = None if merged is None else store.read(merged, "W1", "model")
+    torch_device = _device(device)
+    evaluation = stage.evaluate(job, data, networks, merged_networks, torch_device)
+    store.write(evaluation.assign_attrs(device=_device_name(torch_device)), output, job)
 
 
 @app.command()
 def gather(results: Results, output: Output, settings: JobSettings) -> None:
-    """Gather the evaluations of one experiment."""
+    """Gather all evaluations of one experiment in one file."""
     from decaymerge import evaluate as stage
     from decaymerge import store
     from decaymerge.workflow.jobs import GatherJob
@@ -154,7 +157,7 @@ def figures(
     output: Annotated[
         Path, typer.Argument(help="PDF to write, with a PNG next to it; Markdown for a table.")
     ],
-    files: Annotated[list[Path], typer.Argument(help="Summaries, claims or scans that it shows.")],
+    files: Annotated[list[Path], typer.Argument(help="Summaries, claims or scans that the figure shows.")],
     settings: JobSettings,
 ) -> None:
     """Draw one figure."""
@@ -167,7 +170,9 @@ def figures(
     if job.figure not in FIGURES:
         raise UserError(f"figure {job.figure!r} is not known; known: {', '.join(FIGURES)}")
     if len(files) != len(job.names):
-        raise UserError(f"{job.figure} shows {', '.join(job.names)}, but {len(files)} files were given")
+        raise UserError(
+            f"{job.figure} shows {', '.join(job.names)}, but {len(files)} files were given; give one for each"
+        )
     stage.draw(job, [store.read(path, *FIGURES[job.figure].needs) for path in files], output)
 
 
@@ -175,11 +180,9 @@ def figures(
 def overview(
     output: Annotated[Path, typer.Argument(help="Page to write.")],
     settings: Annotated[str, typer.Option("--settings", help="The configuration, as JSON.")],
-    results: Annotated[
-        list[Path] | None, typer.Argument(help="Results of the run, scans among them.")
-    ] = None,
+    results: Annotated[list[Path] | None, typer.Argument(help="Results of the run, including scans.")] = None,
 ) -> None:
-    """Write the page of a run's settings, of its scans' tables, and of where its results come from."""
+    """Write a page with a run's settings, the tables of its scans, and the origin of its results."""
     import json
 
     from decaymerge import config

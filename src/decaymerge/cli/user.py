@@ -1,4 +1,4 @@
-"""Commands for people, about results and configurations: they change nothing."""
+"""Commands for people, about results and configurations. They change no file."""
 
 import json
 import os
@@ -15,7 +15,7 @@ app = typer.Typer()
 
 @app.command()
 def inspect(path: Annotated[Path, typer.Argument(help="A result: .nc, .png, .pdf or .json.")]) -> None:
-    """Print where a result comes from: settings, code, versions, seeds, host; and what it holds."""
+    """Print the origin of a result (settings, code, versions, seeds, host), and its content."""
     from decaymerge import inspection
 
     print(inspection.inspect(path))
@@ -24,39 +24,44 @@ def inspect(path: Annotated[Path, typer.Argument(help="A result: .nc, .png, .pdf
 @app.command()
 def verify(
     results: Annotated[Path, typer.Argument(help="Folder of results, with one folder for each experiment.")],
-    members: Annotated[int, typer.Option(min=1, help="Members to make again, drawn at random.")] = 5,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    members: Annotated[int, typer.Option(min=1, help="Number of members to compute again.")] = 5,
+    seed: Annotated[int, typer.Option(help="Seed of the random choice of members.")] = 0,
     tolerance: Annotated[
-        float, typer.Option(min=0, help="Relative deviation that is accepted, as from another machine.")
+        float,
+        typer.Option(min=0, help="Accepted relative deviation; other machines round differently."),
     ] = 0.0,
     cache: Cache = CACHE,
 ) -> None:
-    """Make members of finished experiments again, from the settings in their files alone, and compare."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # as the workflow's jobs have: sums of more threads round otherwise
+    """Compute random members of finished experiments again, from the settings in their files, and compare.
+
+    A member is the network of one seed.
+    """
+    # The workflow's jobs have one thread: with more, sums are rounded differently.
+    os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 
     from decaymerge import verify as verification
 
     torch.set_flush_denormal(True)
-    drawn = verification.sample(verification.networks(results), members, seed)
-    worst = 0.0
-    for number, (network, member) in enumerate(drawn, start=1):
-        print(f"member {number} of {len(drawn)}: {network.relative_to(results)}, seed {member}", flush=True)
+    sample = verification.sample(verification.networks(results), members, seed)
+    largest = 0.0
+    for number, (network, member) in enumerate(sample, start=1):
+        print(f"member {number} of {len(sample)}: {network.relative_to(results)}, seed {member}", flush=True)
         for finding in verification.verify(results, network, member, cache):
-            worst = max(worst, finding.deviation)
+            largest = max(largest, finding.deviation)
             verdict = "identical" if finding.deviation == 0 else f"deviates by {finding.deviation:.2g}"
             print(f"  {finding.path.relative_to(results)}: {verdict}", flush=True)
-    if worst > tolerance:
+    if largest > tolerance:
         raise UserError(
-            f"the largest deviation, {worst:.2g}, is above --tolerance {tolerance:g}; other versions or another"
-            " kind of host round otherwise: 'decaymerge inspect' says what made a file"
+            f"the largest deviation, {largest:.2g}, is above --tolerance {tolerance:g}; other versions or another"
+            " kind of host round differently: 'decaymerge inspect' prints the versions and the host of a file"
         )
-    print(f"{len(drawn)} members verified, largest deviation {worst:.2g}")
+    print(f"{len(sample)} members verified, largest deviation {largest:.2g}")
 
 
 @app.command()
 def check(path: Annotated[Path, typer.Argument(help="Configuration, YAML.")]) -> None:
-    """Check a configuration without running anything."""
+    """Check a configuration without running anything; print one line for each wrong setting."""
     from decaymerge import config
     from decaymerge.config.base import load
 
@@ -66,7 +71,7 @@ def check(path: Annotated[Path, typer.Argument(help="Configuration, YAML.")]) ->
 
 @app.command()
 def schema() -> None:
-    """Print the JSON schema of the configuration, for editors."""
+    """Print the JSON schema of the configuration, which editors use."""
     from decaymerge.config import json_schema
 
     print(json.dumps(json_schema(), indent=2, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""Stage ``evaluate``: own and merged networks on every task, at every kept step."""
+"""Stage ``evaluate``: losses, errors, norms and ranks of own and merged networks, at every kept step."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,15 +17,15 @@ from decaymerge.workflow.jobs import EvaluateJob, GatherJob
 
 LONG_NAMES = {
     "loss": "mean training loss",
-    "error": "classification error",
+    "error": "share of samples with the wrong sign of the output",
     "margin_error": "share of samples with y f(x) below the margin",
-    "frobenius_norm": "Frobenius norm",
-    "spectral_norm": "spectral norm",
+    "frobenius_norm": "Frobenius norm of a layer's weight matrix",
+    "spectral_norm": "spectral norm of a layer's weight matrix",
     "norm_ratio": "Frobenius norm over spectral norm",
     "stable_rank": "squared Frobenius norm over squared spectral norm",
-    "loss_increment": "part of the gap between the loss of the sum and of the own network that a layer brings",
-    "output_increment": "mean absolute change of the output that a layer brings on the way from own network to sum",
-    "cross_term": "the other networks' part of a layer's output over the own part, root mean squares",
+    "loss_increment": "part of a layer in the loss of the sum minus the loss of the own network",
+    "output_increment": "mean absolute change of the output when an own layer is replaced by the summed one",
+    "cross_term": "part of the other networks in a layer's output, over the own part, root mean squares",
 }
 DIMS = ("seed", "step", "model", "task")
 
@@ -37,19 +37,22 @@ def evaluate(
     merged: xr.Dataset | None,
     device: torch.device,
 ) -> xr.Dataset:
-    """Losses and errors ``(seed, step, model, task)``; norms and ranks with ``layer`` too.
+    """Losses and errors ``(seed, step, model, task)``, and norms and ranks ``(seed, step, model, task, layer)``.
 
-    With ``gap_by_layer``, also the variables of ``gap_by_layer.gap_by_layer`` along ``task``.
+    The setting ``gap_by_layer`` adds the variables of ``gap_by_layer.gap_by_layer`` along ``task``.
 
     Args:
-        job: Tasks of the merge set, network and margin, and whether to look into the gap.
+        job: Merge set, network, loss and margin.
         data: Data of each task of the merge set.
         own: The network trained on each task.
         merged: Merged networks along ``model``, or none.
-        device: Where to compute.
+        device: The device that computes.
+
+    Returns:
+        A dataset whose models are ``own`` and those of ``merged``.
 
     Raises:
-        UserError: files are missing, or are not of the same seeds, steps and depth.
+        UserError: a task lacks data or a network, or the files differ in seeds, steps or depth.
     """
     _check_files(job, data, own, merged)
     merged_weights = {}
@@ -71,20 +74,23 @@ def evaluate(
 def _check_files(
     job: EvaluateJob, data: Sequence[xr.Dataset], own: Sequence[xr.Dataset], merged: xr.Dataset | None
 ) -> None:
+    """Refuse files that do not belong together."""
     if not len(data) == len(own) == len(job.task_names):
         raise UserError(
-            f"{len(data)} data and {len(own)} networks were given for the tasks {', '.join(job.task_names)}"
+            f"{len(data)} files of data and {len(own)} of networks were given for the tasks"
+            f" {', '.join(job.task_names)}; give one of each for every task"
         )
     networks = [*own, *([merged] if merged is not None else [])]
     files = [*data, *networks]
     if any(not np.array_equal(file.seed, files[0].seed) for file in files):
         raise UserError(
-            f"the files of {job.merge_set} hold different seeds: {[file.seed.values.tolist() for file in files]}"
+            f"the files of {job.merge_set} hold different seeds: {[file.seed.values.tolist() for file in files]};"
+            " give files of the same block"
         )
     if any(not np.array_equal(network.step, own[0].step) for network in networks):
         raise UserError(
             f"the networks of {job.merge_set} were kept at different steps:"
-            f" {[network.step.values.tolist() for network in networks]}"
+            f" {[network.step.values.tolist() for network in networks]}; train them with the same settings"
         )
     depths = [len(store.weights_of(network)) for network in networks]
     if set(depths) != {job.network.depth}:
@@ -92,7 +98,9 @@ def _check_files(
             f"the networks of {job.merge_set} have {depths} layers, but the settings ask for {job.network.depth}"
         )
     if job.gap_by_layer and (merged is None or "sum" not in merged.model.values):
-        raise UserError(f"gap_by_layer: true needs the sum of {job.merge_set}, which was not given")
+        raise UserError(
+            f"gap_by_layer: true needs the sum of {job.merge_set}, which was not given; merge with the method sum"
+        )
 
 
 def _evaluate_task(
@@ -102,7 +110,7 @@ def _evaluate_task(
     merged: Mapping[str, Sequence[Tensor]],
     merged_norms: Mapping[str, xr.Dataset],
 ) -> xr.Dataset:
-    """One task's data through its own network and every merged one, ``(model, seed, step[, layer])``."""
+    """Evaluate the own network and every merged one on the data of one task, ``(model, seed, step[, layer])``."""
     inputs = torch.from_numpy(task.inputs.values).to(own[0])  # (seed, sample, d)
     labels = torch.from_numpy(task.labels.values).to(own[0])  # (seed, sample)
     models = {"own": own, **merged}
@@ -115,7 +123,7 @@ def _evaluate_task(
 
 
 def _losses(job: EvaluateJob, weights: Sequence[Tensor], inputs: Tensor, labels: Tensor) -> xr.Dataset:
-    """Loss and errors ``(seed, step)``."""
+    """Loss, error and margin error of one model, ``(seed, step)``."""
     margins = labels.unsqueeze(1) * outputs(job.network, weights, inputs)  # (seed, step, sample)
     values = {
         "loss": measure.loss(margins, job.loss),
@@ -126,7 +134,7 @@ def _losses(job: EvaluateJob, weights: Sequence[Tensor], inputs: Tensor, labels:
 
 
 def _norms(weights: Sequence[Tensor]) -> xr.Dataset:
-    """Norms and ranks ``(seed, step, layer)`` in float64."""
+    """Norms and ranks of one model, ``(seed, step, layer)``, in float64."""
     frobenius = torch.stack([measure.frobenius_norm(weight) for weight in weights], dim=-1).cpu()
     spectral = torch.stack([measure.spectral_norm(weight) for weight in weights], dim=-1).cpu()
     values = {
@@ -149,12 +157,15 @@ def _with_long_names(dataset: xr.Dataset) -> xr.Dataset:
 def gather(job: GatherJob, results: Path) -> xr.Dataset:
     """All evaluations of one experiment, ``(merge_set, weight_decay, seed, step, model, task[, layer])``.
 
-    The variables of ``gap_by_layer`` have no ``model``, as they are about the sum. A merge set has no value for
-    tasks outside it.
+    The variables of ``gap_by_layer`` have no ``model``, as they are about the sum. Values are NaN for the tasks
+    outside a merge set.
 
     Args:
         job: The experiment, with its merge sets, λ and blocks.
         results: Folder of results.
+
+    Raises:
+        UserError: an evaluation is missing or damaged.
     """
 
     def evaluation(merge_set: str, weight_decay: str, block: str) -> xr.Dataset:

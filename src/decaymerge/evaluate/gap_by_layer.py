@@ -1,16 +1,16 @@
 """The gap between the sum of networks and one of them, layer by layer (ours).
 
-Network i's layer k becomes W_k + C_k in the sum, with C_k = Σ_{j≠i} W_k^(j): C_k h is the layer's cross term.
-Putting one summed layer after the other in the place of the own one leads from the own network to the sum, and
-the increments add up to the gap, whatever the activation. There are two orders:
+In the sum, layer k of network i is W_k + C_k with C_k = Σ_{j≠i} W_k^(j). C_k h is the cross term of this layer.
+If the layers of the own network are replaced by those of the sum, one after the other, the own network becomes the
+sum, and the changes of the loss add up to the gap, for any activation. There are two orders:
 
-- ``first``: increment k adds C_k where all layers below are the own ones and all above are summed. C_k reads the
-  own activations, and what it makes may go on through any network: this is where the signal leaks out.
-- ``last``: increment k adds C_k where all layers below are summed and all above are the own ones. C_k may read
-  what went through any network, and the own layers read what it makes: this is where the signal comes back.
+- ``first``: increment k adds C_k while all layers below are own ones and all layers above are summed. The inputs of
+  C_k are own activations, and its outputs may go on through any network: here the signal leaves the own network.
+- ``last``: increment k adds C_k while all layers below are summed and all layers above are own ones. The inputs of
+  C_k may come from any network, and its outputs go on through own layers: here the signal comes back.
 
-Of a linear network the sum is f_sum(x) = Σ W_K^(j_K) … W_1^(j_1) x over all (j_1, …, j_K), and increment k is the
-sum of those paths whose first, or last, layer of another network is k.
+For linear networks the sum is f_sum(x) = Σ W_K^(j_K) … W_1^(j_1) x over all paths (j_1, …, j_K). Increment k is the
+part of the paths whose first layer (order ``first``) or last layer (order ``last``) of another network is layer k.
 """
 
 from collections.abc import Sequence
@@ -26,12 +26,12 @@ from decaymerge.workflow.jobs import EvaluateJob
 
 
 def mixtures(network: Network, below: Sequence[Tensor], above: Sequence[Tensor], inputs: Tensor) -> Tensor:
-    """f(x) of the networks whose first k = 0, …, K layers are of ``below``, and the others of ``above``.
+    """f(x) of the networks with the first k layers of ``below`` and the others of ``above``, for k = 0, …, K.
 
     Args:
         network: Activation and depth.
         below: W_k of shape (seed, step, d_k, d_{k-1}).
-        above: The same.
+        above: W_k of the same shapes.
         inputs: Shape (seed, sample, d).
 
     Returns:
@@ -44,25 +44,30 @@ def mixtures(network: Network, below: Sequence[Tensor], above: Sequence[Tensor],
 def gap_by_layer(
     job: EvaluateJob, own: Sequence[Tensor], summed: Sequence[Tensor], inputs: Tensor, labels: Tensor
 ) -> xr.Dataset:
-    """What each layer brings to the gap, on the data of the own network's task.
-
-    ``loss_increment (crossing, layer, seed, step)`` adds up over ``layer`` to the loss of the sum minus the own
-    loss, for each ``crossing``; ``output_increment`` is the mean |change of f|. ``cross_term (layer, seed, step)``
-    is ‖C_k h_{k-1}‖ / ‖W_k h_{k-1}‖ with the own network's activations h, root mean squares over samples;
-    not a number where the own one is 0.
+    """The part of each layer in the gap, on the data of the own network's task.
 
     Args:
         job: Network and loss.
         own: W_k of the own network, shape (seed, step, d_k, d_{k-1}).
-        summed: W_k of the sum.
+        summed: W_k of the sum, of the same shapes.
         inputs: Shape (seed, sample, d).
         labels: ±1, shape (seed, sample).
+
+    Returns:
+        ``loss_increment (crossing, layer, seed, step)``: for each order ``crossing``, its sum over ``layer`` is the
+        loss of the sum minus the own loss. ``output_increment``: the mean |change of f|, of the same shape.
+        ``cross_term (layer, seed, step)``: ‖C_k h_{k-1}‖ / ‖W_k h_{k-1}‖ with the activations h of the own network,
+        both as root mean squares over samples; NaN where the denominator is 0.
     """
-    up, down = mixtures(job.network, summed, own, inputs), mixtures(job.network, own, summed, inputs)
-    plain, crossed = torch.stack([down[1:], up[:-1]]), torch.stack([down[:-1], up[1:]])
+    summed_below = mixtures(job.network, summed, own, inputs)
+    own_below = mixtures(job.network, own, summed, inputs)
+    before = torch.stack(
+        [own_below[1:], summed_below[:-1]]
+    )  # (crossing, layer, seed, step, sample), without C_k
+    after = torch.stack([own_below[:-1], summed_below[1:]])  # the same with C_k
     signs = labels.unsqueeze(1)
-    losses = measure.loss(signs * crossed, job.loss) - measure.loss(signs * plain, job.loss)
-    changes = (crossed - plain).abs().mean(-1)
+    losses = measure.loss(signs * after, job.loss) - measure.loss(signs * before, job.loss)
+    changes = (after - before).abs().mean(-1)
     dims = ("crossing", "layer", "seed", "step")
     return xr.Dataset(
         {
@@ -75,13 +80,14 @@ def gap_by_layer(
 
 
 def _cross_terms(network: Network, own: Sequence[Tensor], summed: Sequence[Tensor], inputs: Tensor) -> Tensor:
+    """‖C_k h_{k-1}‖ / ‖W_k h_{k-1}‖, (layer, seed, step)."""
     ratios = inputs.new_empty(len(own), *own[0].shape[:2])
     for seed in range(ratios.shape[1]):
         for step in range(ratios.shape[2]):  # all at once would take more memory than the weights
             weights = [weight[seed, step] for weight in own]
             below = [inputs[seed], *activations(network, weights, inputs[seed])]
             for k, (weight, total, hidden) in enumerate(zip(weights, summed, below, strict=True)):
-                cross = hidden @ (total[seed, step] - weight).mT
-                plain = (hidden @ weight.mT).norm()
-                ratios[k, seed, step] = cross.norm() / plain.where(plain > 0, torch.nan)
+                cross_norm = (hidden @ (total[seed, step] - weight).mT).norm()
+                own_norm = (hidden @ weight.mT).norm()
+                ratios[k, seed, step] = cross_norm / own_norm.where(own_norm > 0, torch.nan)
     return ratios

@@ -1,1 +1,1 @@
-"""Stage ``fetch``: real data, verified, into the folder that all runs share."""
+"""Stage ``fetch``: put real data and published checkpoints, verified, into the folder that all runs share."""

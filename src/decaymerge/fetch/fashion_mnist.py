@@ -1,7 +1,7 @@
-"""Fashion-MNIST (Xiao et al. 2017, MIT licence) from the first source that has it, checked by content.
+"""Fetch Fashion-MNIST (Xiao et al. 2017, MIT licence) from the first source that has it, and verify its content.
 
-Debian strips the gzip headers, so compressed files differ between sources: the checksums are those of the
-decompressed bytes.
+The checksums are those of the decompressed bytes, because compressed files differ between sources: Debian strips
+the gzip headers.
 """
 
 import gzip
@@ -29,34 +29,45 @@ TIMEOUT_SECONDS = 60
 
 
 class UnavailableError(Exception):
-    """A source does not have the data; the text says why."""
+    """A source does not have the data; the text gives the reason."""
 
 
 def content_sha256(path: Path) -> str:
-    """Checksum of the decompressed bytes."""
+    """SHA-256 of the decompressed bytes, as hexadecimal digits.
+
+    Raises:
+        OSError, EOFError, zlib.error: the file cannot be decompressed.
+    """
     with gzip.open(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def from_folder(folder: Path) -> dict[str, bytes]:
-    """The four files of a folder, compressed, each verified."""
+    """Bytes of the four compressed files of a folder, by name, after each was verified.
+
+    Raises:
+        UnavailableError: a file is missing, damaged, or another one than its name says.
+    """
     for name, expected in SHA256.items():
         path = folder / name
         if not path.is_file():
             raise UnavailableError(f"{path} does not exist")
         try:
-            found = content_sha256(path)
+            digest = content_sha256(path)
         except (OSError, EOFError, zlib.error) as error:
             raise UnavailableError(f"{path} is damaged ({error})") from None
-        if found != expected:
-            raise UnavailableError(f"{path} has sha256 {found} decompressed, not {expected}")
+        if digest != expected:
+            raise UnavailableError(f"{path} has sha256 {digest} decompressed, not {expected}")
     return {name: (folder / name).read_bytes() for name in SHA256}
 
 
 def from_debian() -> dict[str, bytes]:
-    """The Debian package, downloaded and unpacked without root.
+    """Bytes of the four compressed files from the Debian package, which is downloaded and unpacked without root.
 
-    Where the system's package lists are missing, they are fetched into a temporary folder first.
+    If the system has no package lists, they are first fetched into a temporary folder.
+
+    Raises:
+        UnavailableError: the package cannot be downloaded, or does not hold the four files.
     """
     with tempfile.TemporaryDirectory() as scratch:
         lists = [
@@ -85,7 +96,11 @@ def _run(command: list[str], folder: str, *, check: bool = False) -> subprocess.
 
 
 def from_upstream() -> dict[str, bytes]:
-    """The authors' own address."""
+    """Bytes of the four compressed files from the authors' address.
+
+    Raises:
+        UnavailableError: the address does not answer, or does not send the four files.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         for name in SHA256:
             try:
@@ -97,10 +112,16 @@ def from_upstream() -> dict[str, bytes]:
 
 
 def fetch(destination: Path, folder: Path | None) -> str:
-    """Put the four files into ``destination``, each moved into place whole, and return their source.
+    """Put the four files into ``destination`` and return the name of their source.
+
+    Each file is written under another name and then moved into place.
+
+    Args:
+        destination: Folder for the files.
+        folder: Folder that is tried before all other sources, or none.
 
     Raises:
-        UserError: no source has them; the message goes through all three.
+        UserError: no source has the files; the message gives the reason for each source.
     """
     sources: dict[str, Callable[[], dict[str, bytes]]] = {
         f"Debian location {DEBIAN_FOLDER}": lambda: from_folder(DEBIAN_FOLDER),
@@ -110,9 +131,9 @@ def fetch(destination: Path, folder: Path | None) -> str:
     if folder is not None:
         sources = {f"fetch.fashion_mnist: {folder}": lambda: from_folder(folder), **sources}
     reasons = []
-    for source, take in sources.items():
+    for source, get_files in sources.items():
         try:
-            files = take()
+            files = get_files()
         except UnavailableError as reason:
             reasons.append(f"{source}: {reason}")
             continue
@@ -121,6 +142,6 @@ def fetch(destination: Path, folder: Path | None) -> str:
                 temporary.write_bytes(content)
         return source
     raise UserError(
-        "Fashion-MNIST is not to be had; set fetch.fashion_mnist to a folder with its four files, or install"
-        f" the Debian package {DEBIAN_PACKAGE}, or connect to the internet. Tried: " + "; ".join(reasons)
+        "cannot get Fashion-MNIST; set fetch.fashion_mnist to a folder with its four files, or install the Debian"
+        f" package {DEBIAN_PACKAGE}, or connect to the internet. Tried: " + "; ".join(reasons)
     )

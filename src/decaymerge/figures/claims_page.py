@@ -1,4 +1,4 @@
-"""``claims.html``: one self-contained page with every claim, its outcome, its numbers and its picture."""
+"""``claims.html``: a self-contained page with every claim, its outcomes, its numbers and its picture."""
 
 import base64
 from collections import Counter
@@ -20,11 +20,11 @@ from decaymerge.workflow.jobs import FigureJob
 
 KINDS = {"equality": "equality", "upper": "upper bound", "lower": "lower bound"}
 MEANINGS = {
-    "holds": "an equality holds to the stated tolerance, or the measured side stays within the bound.",
-    "not supported": "its assumptions hold as far as they can be measured, and yet the measured side lies outside:"
-    " the claim is contradicted at these settings, not proved false.",
-    "assumption unmet": "the run does not satisfy what the claim assumes; the note says which assumption and by how"
-    " much, and the numbers are shown for what they are.",
+    "holds": "An equality holds to the stated tolerance, or the measured side stays within the bound.",
+    "not supported": "The assumptions hold as far as they can be measured, and yet the measured side is outside the"
+    " bound. This contradicts the claim at these settings; it does not prove the claim false.",
+    "assumption unmet": "The run does not satisfy what the claim assumes. The note says which assumption is unmet,"
+    " and by how much. The numbers are shown all the same, but decide nothing.",
 }
 
 
@@ -35,13 +35,24 @@ def write_claims_page(
     output: Path,
     threads: int = 1,
 ) -> None:
-    """Write the page to ``output``, and each claim's picture as PDF and PNG next to it, in ``figures/claims``."""
+    """Write the page to ``output``, and each claim's picture as PDF and PNG into ``figures/claims`` next to it.
+
+    Args:
+        job: How pictures are drawn.
+        verdicts: All verdicts.
+        traces: ``measured`` and ``bound`` of each experiment, the dataset of ``claims.check_experiment``.
+        output: The page, HTML.
+        threads: Number of processes that draw.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
     names = [name for name in (*CLAIMS, *SCAN_CLAIMS) if any(verdict.claim == name for verdict in verdicts)]
     per_claim = {name: [verdict for verdict in verdicts if verdict.claim == name] for name in names}
     pictures = {name: output.parent / "figures/claims" / f"{name}.pdf" for name in names}
     with ProcessPoolExecutor(threads, mp_context=get_context("fork")) as pool:
         drawings = [
-            pool.submit(_draw, name, per_claim[name], _traces_of(name, traces), pictures[name], job)
+            pool.submit(_draw, name, per_claim[name], _claim_traces(name, traces), pictures[name], job)
             for name in names
         ]
         for drawing in drawings:
@@ -64,8 +75,8 @@ def write_claims_page(
     write_page("claims.html", output, claims=claims, meanings=MEANINGS, made_by=made_by)
 
 
-def _traces_of(name: str, traces: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
-    """The part of the traces that is about one claim."""
+def _claim_traces(name: str, traces: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Traces of one claim, of the experiments to which it applies."""
     return {
         experiment: trace[["measured", "bound"]].sel(claim=[name])
         for experiment, trace in traces.items()
@@ -76,6 +87,7 @@ def _traces_of(name: str, traces: Mapping[str, xr.Dataset]) -> dict[str, xr.Data
 def _draw(
     name: str, verdicts: Sequence[Verdict], traces: Mapping[str, xr.Dataset], output: Path, job: FigureJob
 ) -> None:
+    """Draw one claim's picture."""
     if name in SCAN_CLAIMS:
         figure = draw_scan_claim(name, verdicts)
     elif CLAIMS[name].against == "width":
@@ -86,6 +98,6 @@ def _draw(
 
 
 def with_formulas(text: str) -> Markup:
-    """Text whose parts between dollar signs are LaTeX, as HTML with MathML."""
+    """``text`` as HTML, with its parts between dollar signs, which are LaTeX, as MathML."""
     parts = text.split("$")
     return Markup("").join(Markup(convert(part)) if i % 2 else escape(part) for i, part in enumerate(parts))

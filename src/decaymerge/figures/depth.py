@@ -12,28 +12,28 @@ from decaymerge.workflow.jobs import FigureJob
 
 
 def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
-    """Loss of the own networks, loss and error of their sum against the depth, a line for each λ.
+    """Three panels against the depth, a line for each λ: loss of the own networks, loss and error of their sum.
 
     Args:
         job: Experiments of different depth and the same λ.
-        summaries: Their summaries, in this order.
+        summaries: Their summaries, in the order of the job.
     """
     depths = xr.Variable("depth", [experiment.network.depth for experiment in job.experiments])
-    last = [merge_of_all(one)[["loss", "error"]].isel(step=-1).mean("task") for one in summaries]
-    found = xr.concat(last, depths).sortby("depth")
+    last = [merge_of_all(summary)[["loss", "error"]].isel(step=-1).mean("task") for summary in summaries]
+    by_depth = xr.concat(last, depths).sortby("depth")
     figure, axes = panels(
         3, "\n".join([*describe_sweep(job.experiments), RANGE_OVER_SEEDS]), inches=(2.9, 2.8)
     )
-    shown = {
-        "own networks": ("training loss", found.loss.sel(model="own")),
-        "sum of weights": ("training loss", found.loss.sel(model="sum")),
-        "error of the sum": ("error (% of samples)", 100 * found.error.sel(model="sum")),
+    quantities = {
+        "own networks": ("training loss", by_depth.loss.sel(model="own")),
+        "sum of weights": ("training loss", by_depth.loss.sel(model="sum")),
+        "error of the sum": ("error (% of samples)", 100 * by_depth.error.sel(model="sum")),
     }
-    for ax, (title, (ylabel, values)) in zip(axes, shown.items(), strict=True):
-        for style, decay in enumerate(found.weight_decay.values):
+    for ax, (title, (ylabel, values)) in zip(axes, quantities.items(), strict=True):
+        for style, decay in enumerate(by_depth.weight_decay.values):
             line_with_band(ax, values.sel(weight_decay=decay), f"λ = {decay:g}", style)
-        ax.set(xlabel="weight matrices K", ylabel=ylabel)
-        ax.set_xticks(found.depth.values)
+        ax.set(xlabel="number of weight matrices K", ylabel=ylabel)
+        ax.set_xticks(by_depth.depth.values)
         ax.set_title(title)
     shared_log_limits(axes[:2])
     label_panels(axes)

@@ -1,4 +1,4 @@
-"""The same pictures as Figure 3 for any one experiment; Fashion-MNIST (Appendix C.2) is one."""
+"""The panels of Figure 3 for any single experiment, such as Fashion-MNIST (Appendix C.2 of the paper)."""
 
 from collections.abc import Sequence
 
@@ -17,34 +17,37 @@ from decaymerge.figures.panels import (
 from decaymerge.figures.style import OVER_SEEDS, label_panels, legend_below, panels
 from decaymerge.workflow.jobs import FigureJob
 
-TASKS_SHOWN = 2
+MOST_TASKS = 2
+"""Number of tasks that have a panel of their own."""
 
 
 def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
-    """Loss against steps for the first tasks, loss and gap against λ, stable rank at two λ.
+    """Panels of loss against steps for the first tasks, of loss and gap against λ, and of stable rank at two λ.
 
     Args:
-        job: One experiment.
-        summaries: Its summary.
+        job: A single experiment.
+        summaries: The summary of the experiment.
     """
     summary = merge_of_all(summaries[0])
     (experiment,) = job.experiments
-    shown = nearest_weight_decay(summary, job.drawing.weight_decay)
+    main = nearest_weight_decay(summary, job.drawing.weight_decay)
     least = float(summary.weight_decay.min())
-    tasks = summary.task.values[:TASKS_SHOWN]
+    tasks = summary.task.values[:MOST_TASKS]
     merges, depth = summary.sizes["model"] > 1, summary.sizes["layer"]
-    rank_panels = (2 if least != shown else 1) if depth > 1 else 0
+    rank_panels = (2 if least != main else 1) if depth > 1 else 0
     title = f"{job.names[0]}: {describe_experiment(experiment)}\n{OVER_SEEDS}"
     figure, axes = panels(len(tasks) + 1 + merges + rank_panels, title)
     panel = iter(axes)
 
     for task in tasks:
-        loss_against_steps(next(panel), summary.loss.sel(task=task), shown, f"task {task}, λ = {shown:g}")
+        loss_against_steps(next(panel), summary.loss.sel(task=task), main, f"task {task}, λ = {main:g}")
     mean = summary.mean("task")
-    against_weight_decay(next(panel), mean.loss, "last step, mean of tasks", "training loss")
+    against_weight_decay(next(panel), mean.loss, "last step, mean over tasks", "training loss")
     if merges:
-        against_weight_decay(next(panel), gap(mean), "last step, mean of tasks", "loss of merged minus own")
-    for weight_decay in [shown, least][:rank_panels]:
+        against_weight_decay(
+            next(panel), gap(mean), "last step, mean over tasks", "merged loss minus own loss"
+        )
+    for weight_decay in [main, least][:rank_panels]:
         rank = mean.stable_rank.sel(model="own")
         stable_rank_against_steps(next(panel), rank, weight_decay, f"own networks, λ = {weight_decay:g}")
 

@@ -13,7 +13,12 @@ from decaymerge.workflow.jobs import FigureJob
 
 
 def draw(job: FigureJob, scans: Sequence[xr.Dataset]) -> Figure:
-    """A row for each model of ``job.names``: norm and stable rank against the layer, a line for each role."""
+    """A row for each model, with its norms and its stable ranks against the layer, a line for each role.
+
+    Args:
+        job: The models.
+        scans: Their scans, in the order of the job.
+    """
     columns = 2
     title = "Frobenius norm and stable rank of each role's matrix, layer by layer"
     figure, axes = panels(columns * len(scans), title, columns, inches=(3.6, 2.3))
@@ -26,10 +31,10 @@ def draw(job: FigureJob, scans: Sequence[xr.Dataset]) -> Figure:
 
 
 def _against_layer(ax: Axes, values: xr.DataArray, title: str, ylabel: str) -> None:
+    """Draw ``values (layer, role)``; a role without any value has no line."""
     frame = values.rename("value").to_dataframe().reset_index().dropna(subset="value")
-    lines(
-        ax, frame, "layer", "value", "role", [role for role in values.role.values if role in set(frame.role)]
-    )
+    roles = [role for role in values.role.values if role in set(frame.role)]
+    lines(ax, frame, "layer", "value", "role", roles)
     ax.set(yscale="log", xlabel="layer", ylabel=ylabel)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     plain_ticks(ax)

@@ -1,4 +1,4 @@
-"""Figure 2 of the paper: the average inverse norm ratio grows with λ, even where the network errs."""
+"""Figure 2 of the paper: the mean inverse norm ratio grows with λ, even where the network errs."""
 
 from collections.abc import Sequence
 
@@ -12,30 +12,30 @@ from decaymerge.workflow.jobs import FigureJob
 
 
 def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
-    """A column for each labelling function; rows: inverse norm ratio, error, margin error, loss against λ.
+    """A column for each experiment, with inverse norm ratio, error, margin error and loss against λ.
 
     Args:
-        job: The experiments, linear labels first.
-        summaries: Their summaries, in this order.
+        job: Experiments of a single task, such as one with linear and one with quadratic labels.
+        summaries: Their summaries, in the order of the job.
     """
-    described = dict.fromkeys(describe_experiment(experiment) for experiment in job.experiments)
+    descriptions = dict.fromkeys(describe_experiment(experiment) for experiment in job.experiments)
     figure, axes = panels(
-        4 * len(summaries), "\n".join([*described, OVER_SEEDS]), columns=len(summaries), inches=(3.2, 1.9)
+        4 * len(summaries), "\n".join([*descriptions, OVER_SEEDS]), columns=len(summaries), inches=(3.2, 1.9)
     )
     for column, (summary, experiment) in enumerate(zip(summaries, job.experiments, strict=True)):
         (task,) = experiment.named_tasks.values()
         own = summary.isel(merge_set=0, task=0)
-        rows = {
-            "mean of ‖W‖₂/‖W‖_F": (1 / own.norm_ratio).mean("layer"),
-            "error": own.error,
-            f"margins below {experiment.margin:g}": own.margin_error,
-            "training loss": own.loss,
-        }
-        for row, (label, values) in enumerate(rows.items()):
+        largest_loss = float(own.loss.isel(step=-1).max())
+        rows = [
+            ("mean of ‖W‖₂/‖W‖_F", (1 / own.norm_ratio).mean("layer"), (0.5, 1.0)),
+            ("error", own.error, (0.0, 1.0)),
+            (f"share of margins below {experiment.margin:g}", own.margin_error, (0.0, 1.0)),
+            ("training loss", own.loss, (0.0, largest_loss)),
+        ]
+        title = f"{getattr(task, 'labels', job.names[column])} labels"
+        for row, (label, values, (low, high)) in enumerate(rows):
             ax = axes[row * len(summaries) + column]
-            against_weight_decay(ax, values, f"{getattr(task, 'labels', job.names[column])} labels", label)
-            end = float(values.isel(step=-1).max())
-            low, high = {0: (0.5, 1.0), 1: (0.0, 1.0), 2: (0.0, 1.0)}.get(row, (0.0, end))
+            against_weight_decay(ax, values, title, label)
             ax.set(yscale="linear", ylim=(low - 0.02 * high, 1.05 * high))
             if (legend := ax.get_legend()) is not None:
                 legend.remove()

@@ -1,4 +1,4 @@
-"""Figure 3 of the paper: independent tasks merge by summing under weight decay, tasks on the same inputs do not."""
+"""Figure 3 of the paper: with weight decay, sums solve independent tasks, but not tasks on the same inputs."""
 
 from collections.abc import Sequence
 
@@ -20,25 +20,28 @@ from decaymerge.workflow.jobs import FigureJob
 
 
 def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
-    """Loss against steps, gap against λ and stable rank against steps.
+    """Panels of loss against steps, gap against λ, and stable rank against steps.
+
+    The tasks of an experiment have the same distribution, so each seed is shown by its mean over tasks.
 
     Args:
-        job: The experiments in the order independent, same inputs, weight decay.
-        summaries: Their summaries, in this order. Tasks are alike, so each seed's mean over tasks is shown.
+        job: Three experiments: independent tasks, tasks on the same inputs, a sweep of λ.
+        summaries: Their summaries, in the order of the job.
     """
     independent, same, sweep = (merge_of_all(summary).mean("task") for summary in summaries)
-    wanted = job.drawing.weight_decay
-    shown = [nearest_weight_decay(summary, wanted) for summary in (independent, same, sweep)]
+    decays = [
+        nearest_weight_decay(summary, job.drawing.weight_decay) for summary in (independent, same, sweep)
+    ]
     least = float(sweep.weight_decay.min())
-    described = dict.fromkeys(describe_experiment(experiment) for experiment in job.experiments)
-    figure, axes = panels(6, "\n".join([*described, OVER_SEEDS]))
+    descriptions = dict.fromkeys(describe_experiment(experiment) for experiment in job.experiments)
+    figure, axes = panels(6, "\n".join([*descriptions, OVER_SEEDS]))
 
-    loss_against_steps(axes[0], independent.loss, shown[0], f"independent tasks, λ = {shown[0]:g}")
-    loss_against_steps(axes[1], same.loss, shown[1], f"same inputs, λ = {shown[1]:g}")
+    loss_against_steps(axes[0], independent.loss, decays[0], f"independent tasks, λ = {decays[0]:g}")
+    loss_against_steps(axes[1], same.loss, decays[1], f"same inputs, λ = {decays[1]:g}")
     loss_against_steps(axes[2], sweep.loss, least, f"independent tasks, λ = {least:g}")
-    against_weight_decay(axes[3], gap(sweep), "gap at the last step", "loss of merged minus own")
+    against_weight_decay(axes[3], gap(sweep), "gap at the last step", "merged loss minus own loss")
     rank = sweep.stable_rank.sel(model="own")
-    stable_rank_against_steps(axes[4], rank, shown[2], f"own network, λ = {shown[2]:g}")
+    stable_rank_against_steps(axes[4], rank, decays[2], f"own network, λ = {decays[2]:g}")
     stable_rank_against_steps(axes[5], rank, least, f"own network, λ = {least:g}")
 
     label_panels(axes)
@@ -49,7 +52,7 @@ def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
 
 
 def _share_limits(axes: Sequence[Axes]) -> None:
-    """Panels that are meant to be compared get the same vertical range."""
+    """Give panels that are compared the same vertical range."""
     limits = [ax.get_ylim() for ax in axes]
     for ax in axes:
         ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))

@@ -1,4 +1,4 @@
-"""``overview.html``: where a run's results come from, its settings, and the table of each scan, on one page."""
+"""``overview.html``: a page with the origin of a run's results, its settings, and a table of each scan."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,10 +15,15 @@ from decaymerge.scan.table import rows_of
 
 
 def write_overview(config: Config, results: Sequence[Path], output: Path) -> None:
-    """Write the page of these results, of which those with a ``role`` are scans, to ``output``, HTML.
+    """Write the page to ``output``, HTML.
+
+    Args:
+        config: The configuration of the run.
+        results: Files of results; those with the dimension ``role`` are scans.
+        output: The page.
 
     Raises:
-        UserError: a result is missing or damaged.
+        UserError: a result is missing or damaged, or the page cannot be written.
     """
     origins: dict[str, list[str]] = defaultdict(list)
     scans: list[dict[str, Any]] = []
@@ -27,7 +32,7 @@ def write_overview(config: Config, results: Sequence[Path], output: Path) -> Non
         origins[made_by(result.attrs)].append(str(path))
         if "role" in result.dims:
             rows = [["layer", *result.role.values.tolist()], *rows_of(result)]
-            scans.append({"name": path.stem, "of": result.attrs["architecture"], "rows": rows})
+            scans.append({"name": path.stem, "architecture": result.attrs["architecture"], "rows": rows})
     settings = yaml.safe_dump(
         config.model_dump(mode="json", exclude_unset=True),
         sort_keys=False,

@@ -1,4 +1,4 @@
-"""Pages, written from the templates beside this file."""
+"""HTML pages, written from the templates next to this file."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from decaymerge.atomic import atomic_file
 
 
 def write_page(template: str, output: Path, **content: object) -> None:
-    """Write the template, filled, to ``output``, HTML.
+    """Fill a template with ``content`` and write it to ``output``, HTML.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the page cannot be written.
     """
     environment = Environment(
         loader=PackageLoader("decaymerge.figures"),

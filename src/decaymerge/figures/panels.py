@@ -1,4 +1,4 @@
-"""Panels that several figures share. Lines are means and bands standard deviations over seeds."""
+"""Panels that several figures share. Lines are means over seeds, bands are standard deviations or ranges."""
 
 from collections.abc import Sequence
 
@@ -11,36 +11,47 @@ from matplotlib.axes import Axes
 from decaymerge.figures.style import COLOURS, DASHES, MARKERS
 
 MODEL_LABELS = {"own": "own network", "sum": "sum of weights", "average": "average of weights"}
+OWN_STYLE, MERGED_STYLE, LAYER_STYLE = 0, 1, 4
+"""First style (colour, marker, dashes) of the lines: own networks and merged ones keep theirs in all panels, and
+layers come after them."""
 
 
 def nearest_weight_decay(summary: xr.Dataset, weight_decay: float) -> float:
-    """The λ of the sweep that is nearest to the wanted one."""
+    """The λ of a summary that is nearest to ``weight_decay``."""
     return float(summary.weight_decay.sel(weight_decay=weight_decay, method="nearest"))
 
 
 def merge_of_all(summary: xr.Dataset) -> xr.Dataset:
-    """The part of a summary about the merge of all tasks, without the dimension ``merge_set``."""
+    """The part of a summary about its last merge set, that of all tasks, without the dimension ``merge_set``."""
     return summary.isel(merge_set=-1)
 
 
+def task_counts(values: xr.DataArray) -> list[int]:
+    """Number of tasks of each merge set. A summary has NaN for the tasks outside a merge set.
+
+    Args:
+        values: A quantity of a summary, with the dimensions ``merge_set`` and ``task`` and any others.
+    """
+    others = [dim for dim in values.dims if dim not in ("merge_set", "task")]
+    return [int(count) for count in values.notnull().any(others).sum("task").values]
+
+
 def gap(summary: xr.Dataset) -> xr.DataArray:
-    """Loss of each merged network minus the loss of the own network of the same task and seed."""
+    """Loss of each merged network minus that of the own network of the same task and seed, along ``model``."""
     merged = [model for model in summary.model.values if model != "own"]
     return summary.loss.sel(model=merged) - summary.loss.sel(model="own", drop=True)
 
 
 def loss_against_steps(ax: Axes, loss: xr.DataArray, weight_decay: float, title: str) -> None:
-    """Training loss of every model, from step 1; ``loss`` has dims (weight_decay, seed, step, model)."""
-    chosen = loss.sel(weight_decay=weight_decay)
-    lines(
-        ax, _frame(chosen.sel(step=slice(1, None)), "loss"), "step", "loss", "model", list(loss.model.values)
-    )
+    """Draw the training loss of every model from step 1 on; ``loss`` is (weight_decay, seed, step, model)."""
+    after_start = loss.sel(weight_decay=weight_decay).sel(step=slice(1, None))
+    lines(ax, _frame(after_start, "loss"), "step", "loss", "model", list(loss.model.values))
     ax.set(xscale="log", yscale="log", xlabel="gradient descent step", ylabel="training loss")
     ax.set_title(title)
 
 
 def against_weight_decay(ax: Axes, values: xr.DataArray, title: str, ylabel: str) -> None:
-    """A quantity of every model at the last step; ``values`` has dims (weight_decay, seed, step, model)."""
+    """Draw a quantity of every model at the last step; ``values`` is (weight_decay, seed, step, model)."""
     models = list(values.model.values)
     lines(ax, _frame(values.isel(step=-1), "value"), "weight_decay", "value", "model", models)
     positive = values.weight_decay.values[values.weight_decay.values > 0]
@@ -56,10 +67,17 @@ def against_weight_decay(ax: Axes, values: xr.DataArray, title: str, ylabel: str
 
 
 def stable_rank_against_steps(ax: Axes, rank: xr.DataArray, weight_decay: float, title: str) -> None:
-    """Stable rank of each hidden layer; ``rank`` has dims (weight_decay, seed, step, layer)."""
-    chosen = rank.sel(weight_decay=weight_decay).isel(layer=slice(0, -1)).sel(step=slice(1, None))
-    frame = _frame(chosen, "rank").assign(layer=lambda frame: "layer " + frame.layer.astype(str))
-    layers = [f"layer {layer}" for layer in chosen.layer.values]
+    """Draw the stable rank of every layer but the last, which has rank 1.
+
+    Args:
+        ax: Where to draw.
+        rank: Stable ranks, (weight_decay, seed, step, layer).
+        weight_decay: λ.
+        title: Title of the panel.
+    """
+    hidden = rank.sel(weight_decay=weight_decay).isel(layer=slice(0, -1)).sel(step=slice(1, None))
+    frame = _frame(hidden, "rank").assign(layer=lambda frame: "layer " + frame.layer.astype(str))
+    layers = [f"layer {layer}" for layer in hidden.layer.values]
     lines(ax, frame, "step", "rank", "layer", layers)
     ax.set(xscale="log", yscale="log", xlabel="gradient descent step", ylabel="stable rank")
     plain_ticks(ax)
@@ -67,28 +85,41 @@ def stable_rank_against_steps(ax: Axes, rank: xr.DataArray, weight_decay: float,
 
 
 def line_with_band(ax: Axes, values: xr.DataArray, label: str, style: int, *, dashed: bool = False) -> None:
-    """Mean over ``seed`` along the other dimension of ``values``, with the range over seeds as a band."""
+    """Draw the mean over seeds as a line, and the range over seeds as a band.
+
+    Args:
+        ax: Where to draw.
+        values: Dimension ``seed`` and one more, which is the horizontal axis.
+        label: Text in the legend.
+        style: Number of the colour and marker.
+        dashed: Whether the line is dashed and its markers hollow.
+    """
     mean = values.mean("seed")
-    (along,) = mean.dims
+    (horizontal,) = mean.dims
     colour, marker = COLOURS[style % len(COLOURS)], MARKERS[style % len(MARKERS)]
-    look = {"color": colour, "marker": marker, "fillstyle": "none" if dashed else "full"}
-    ax.plot(mean[along], mean, linestyle="--" if dashed else "-", label=label, **look)
+    appearance = {"color": colour, "marker": marker, "fillstyle": "none" if dashed else "full"}
+    ax.plot(mean[horizontal], mean, linestyle="--" if dashed else "-", label=label, **appearance)
     low, high = values.min("seed"), values.max("seed")
-    ax.fill_between(mean[along], low, high, color=colour, alpha=0.15, linewidth=0)
+    ax.fill_between(mean[horizontal], low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def shared_log_limits(axes: Sequence[Axes]) -> None:
-    """A vertical log axis of the same range, that of the lines, on panels that are to be compared."""
-    drawn = np.concatenate(
+    """Give panels that are compared the same vertical log axis, with the range of their lines."""
+    heights = _heights(axes)
+    positive = heights[heights > 0]
+    for ax in axes:
+        ax.set(yscale="log", ylim=(positive.min() / 1.6, 1.6 * positive.max()))
+
+
+def _heights(axes: Sequence[Axes]) -> np.ndarray:
+    """Vertical coordinates of the points of all lines."""
+    return np.concatenate(
         [np.asarray(line.get_ydata(), dtype=float) for ax in axes for line in ax.get_lines()]
     )
-    drawn = drawn[drawn > 0]
-    for ax in axes:
-        ax.set(yscale="log", ylim=(drawn.min() / 1.6, 1.6 * drawn.max()))
 
 
 def plain_ticks(ax: Axes) -> None:
-    """Label 1, 2, 5, 10, … on a vertical log axis of few decades."""
+    """Label 1, 2, 5, 10, … on the vertical log axis of a panel, which spans few decades."""
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else "")
 
@@ -98,6 +129,7 @@ def _frame(values: xr.DataArray, name: str) -> pd.DataFrame:
 
 
 def _decades(positive: np.ndarray) -> list[float]:
+    """Powers of ten from below the smallest value to the largest."""
     exponents = range(
         int(np.floor(np.log10(positive.min()) + 1e-9)), int(np.ceil(np.log10(positive.max()))) + 1
     )
@@ -105,17 +137,29 @@ def _decades(positive: np.ndarray) -> list[float]:
 
 
 def _standard_deviation(values: pd.Series) -> tuple[float, float]:
-    """Mean ∓ standard deviation, the lower end kept positive: it may leave a log axis, but not break the band."""
+    """Ends of a band: mean ∓ standard deviation, the lower one kept positive, since 0 would break a log axis."""
     mean, deviation = float(values.mean()), float(values.std()) if len(values) > 1 else 0.0
     return max(mean - deviation, np.finfo(float).tiny), mean + deviation
 
 
 def lines(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str, order: Sequence[str]) -> None:
-    """Mean over seeds with its standard deviation as a band, one line for each value of ``by``."""
+    """Draw means over seeds as lines, and standard deviations as bands.
+
+    Args:
+        ax: Where to draw.
+        frame: A row for each value.
+        x: Column of the horizontal axis.
+        y: Column of the values.
+        by: Column that tells the lines apart: ``model``, ``layer`` or ``role``.
+        order: Values of ``by`` in the order of the legend.
+    """
     labels = {value: MODEL_LABELS.get(value, value) for value in order}
-    # The own network keeps the first style wherever it is shown; layers continue after the models' styles.
-    first = {"layer": 4, "role": 0}.get(by, 0 if "own" in order else 1)
-    styles = [(first + i) % len(MARKERS) for i in range(len(order))]
+    first_style = OWN_STYLE
+    if by == "layer":
+        first_style = LAYER_STYLE
+    elif by == "model" and "own" not in order:
+        first_style = MERGED_STYLE
+    styles = [(first_style + i) % len(MARKERS) for i in range(len(order))]
     sns.lineplot(
         data=frame.assign(**{by: frame[by].map(labels)}),
         x=x,
@@ -133,6 +177,6 @@ def lines(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str, order: Sequenc
     )
     if not ax.get_lines():
         return
-    drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in ax.get_lines()])
-    if (drawn > 0).any():  # the lines set the range, bands may leave it
-        ax.set_ylim(drawn[drawn > 0].min() / 1.4, 1.4 * drawn.max())
+    heights = _heights([ax])
+    if (heights > 0).any():  # the range is that of the lines; bands may leave it
+        ax.set_ylim(heights[heights > 0].min() / 1.4, 1.4 * heights.max())

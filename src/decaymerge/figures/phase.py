@@ -1,4 +1,4 @@
-"""Where in λ and training time the sum does what the own networks do (ours)."""
+"""Maps over λ and training steps: where the sum has the loss of the own networks (ours)."""
 
 from collections.abc import Sequence
 
@@ -15,21 +15,21 @@ from decaymerge.figures.style import label_panels, panels
 from decaymerge.workflow.jobs import FigureJob
 
 FLOOR = 1e-4
-"""Losses and gaps below it have the colour of it: they are zero for the eye."""
+"""Losses and gaps below this value have its colour; on the maps they count as zero."""
 FRONTIER = 0.01
-"""Error of the sum that the line in the maps is drawn at."""
+"""Error of the sum at which a line is drawn in the maps."""
 
 
 def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
-    """Own loss, loss of the sum, and the gap between them over steps and λ: a row of heat maps for each experiment.
+    """A row of heat maps over steps and λ for each experiment: own loss, loss of the sum, and the gap between them.
 
     Args:
-        job: The experiments.
-        summaries: Their summaries, in this order.
+        job: Experiments that merge by summing.
+        summaries: Their summaries, in the order of the job.
     """
     caption = (
-        f"means over seeds and tasks; white: around errors of the sum below {FRONTIER:.0%}; dashed: step 1/(ηλ);"
-        f" below {FLOOR:g} are also gaps of sums that do better"
+        f"means over seeds and tasks; white: border of errors of the sum below {FRONTIER:.0%}; dashed: step 1/(ηλ);"
+        f" gaps below {FLOOR:g} include those of sums with a lower loss"
     )
     figure, axes = panels(
         3 * len(summaries), "\n".join([*describe_sweep(job.experiments), caption]), inches=(3.0, 2.9)
@@ -56,7 +56,14 @@ def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
 
 
 def _map(ax: Axes, values: xr.DataArray, error: xr.DataArray, norm: LogNorm) -> None:
-    """A row of equal height for each λ, 0 among them; steps on a log axis."""
+    """Draw a map of ``values`` over steps, on a log axis, and λ, each with a row of the same height.
+
+    Args:
+        ax: Where to draw.
+        values: Loss or gap, (weight_decay, step).
+        error: Error of the sum, (weight_decay, step).
+        norm: Scale of the colours.
+    """
     values, error = (array.transpose("weight_decay", "step") for array in (values, error))
     steps, decays = values.step.values, values.weight_decay.values
     middles = np.sqrt(steps[1:] * steps[:-1])
@@ -73,7 +80,7 @@ def _map(ax: Axes, values: xr.DataArray, error: xr.DataArray, norm: LogNorm) -> 
 
 
 def _decay_times(ax: Axes, step_size: float, decays: np.ndarray) -> None:
-    """The step by which weights that no gradient holds have shrunk by e, for each λ."""
+    """Draw a line at step 1/(ηλ) of each λ: by then, decay alone has shrunk the weights by the factor e."""
     rows = np.flatnonzero(decays)
     steps = 1 / (step_size * decays[rows])
     limits = ax.get_xlim()

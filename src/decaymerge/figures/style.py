@@ -1,4 +1,4 @@
-"""One look for all figures: colour-blind safe, told apart in grey by dashes and markers."""
+"""The style of all figures: colours for the colour-blind; dashes and markers tell lines apart in grey."""
 
 from collections.abc import Iterator, Sequence
 from itertools import count, product
@@ -21,15 +21,15 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 DASHES: list[tuple[float, ...]] = [(), (4, 1.5), (1, 1), (3, 1, 1, 1), (5, 1, 1, 1, 1, 1)]
 PANEL_INCHES = (2.7, 2.3)
 LEGEND_INCHES = 1.6
-"""Width of an entry of a legend."""
+"""Width of one entry of a legend."""
 OVER_SEEDS = "lines: mean over seeds; bands: standard deviation over seeds"
-RANGE_OVER_SEEDS = "lines: mean over seeds; bands: from the smallest to the largest of the seeds"
+RANGE_OVER_SEEDS = "lines: mean over seeds; bands: range over seeds"
 
 
 def panels(
     number: int, title: str, columns: int = 3, inches: tuple[float, float] = PANEL_INCHES
 ) -> tuple[Figure, list[Axes]]:
-    """An empty figure with ``number`` panels in rows of ``columns``, labelled (a), (b), …"""
+    """An empty figure with ``number`` panels of ``inches`` each, at most ``columns`` in a row, and its panels."""
     sns.set_theme(context="paper", style="ticks", font_scale=0.9, rc={"axes.grid": True, "grid.alpha": 0.3})
     mpl.rcParams.update({"pdf.fonttype": 42, "axes.titlelocation": "left", "lines.markersize": 4})
     rows = -(-number // columns)
@@ -43,19 +43,19 @@ def panels(
 
 
 def label_panels(axes: Sequence[Axes]) -> None:
-    """Put (a), (b), … before the panels' titles."""
+    """Put (a), (b), … before the titles of the panels."""
     for letter, ax in zip(_letters(), axes, strict=False):
         ax.set_title(f"({letter}) {ax.get_title(loc='left')}", fontsize="medium", parse_math=False)
 
 
 def _letters() -> Iterator[str]:
-    """a, …, z, aa, …"""
+    """Yield a, …, z, aa, ab, …"""
     for length in count(1):
         yield from map("".join, product(ascii_lowercase, repeat=length))
 
 
 def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend for all panels, below them, where it covers no data."""
+    """Replace the legends of all panels by a single one below them, where it covers no data."""
     entries: dict[str, Artist] = {}
     for ax in axes:
         handles, labels = ax.get_legend_handles_labels()
@@ -69,9 +69,13 @@ def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
 
 
 def save(figure: Figure, output: Path, job: FigureJob) -> None:
-    """Write ``output`` (PDF) and a PNG beside it, each whole, with settings and provenance but no date in them."""
+    """Write ``output`` (PDF) and a PNG next to it, with settings and provenance, but no date, as their metadata.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # it stands; done anew for each file it takes most of the time
+    figure.set_layout_engine("none")  # the layout is final; computing it for each file takes most of the time
     settings = job.model_dump_json()
     metadata: dict[str, dict[str, str | None]] = {
         "pdf": {"Creator": made_by(), "Subject": settings, "CreationDate": None},

@@ -1,4 +1,4 @@
-"""Stage ``scan``: norms and stable ranks of the matrices of a transformer, in bounded memory."""
+"""Stage ``scan``: measure norms and stable ranks of a transformer's matrices, in bounded memory."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from decaymerge.errors import UserError
 from decaymerge.progress import progress_bar
 from decaymerge.scan.architectures import ROLES, Architecture
 from decaymerge.scan.checkpoint import Checkpoint
-from decaymerge.scan.plan import WIDE, Group, Plan
+from decaymerge.scan.plan import WIDE_TYPES, Group, Plan
 from decaymerge.scan.spectral import (
     Blocks,
     NotFiniteError,
@@ -41,10 +41,21 @@ SPECTRUM_NAMES = {
 
 
 def scan(job: ScanJob, checkpoint: Checkpoint, plan: Plan) -> xr.Dataset:
-    """Norms and ranks ``(layer, role)``; ``(layer)`` alone, by tensor name, where the architecture is unknown.
+    """The variables of ``LONG_NAMES`` ``(layer, role)``; with ``job.spectrum`` those of ``SPECTRUM_NAMES`` as well.
+
+    For an unknown architecture each matrix is a layer of its own, with its tensor's name and the role ``matrix``.
+
+    Args:
+        job: Tolerance of spectral norms, and whether singular values are wanted.
+        checkpoint: The transformer's weights.
+        plan: The matrices to read, from ``make_plan``.
+
+    Returns:
+        Dataset over ``layer`` and ``role``; singular values have a third dimension, ``index``. NaN where a layer
+        has no matrix of a role.
 
     Raises:
-        UserError: a matrix has an infinite or NaN entry; the message names the tensor.
+        UserError: a matrix has an infinite or NaN entry (the message names the tensor), or QKV cannot be split.
     """
     layers = list(dict.fromkeys(group.layer for group in plan.groups))
     roles = ROLES if plan.architecture else ("matrix",)
@@ -52,75 +63,94 @@ def scan(job: ScanJob, checkpoint: Checkpoint, plan: Plan) -> xr.Dataset:
     with progress_bar(job.source[0].split("/")[-1], plan.bytes_to_read, "B") as bar:
         for group in plan.groups:
             names = [name for part in group.parts.values() for name in part]
-            matrices = roles_of(plan.architecture, checkpoint.config, group.parts, checkpoint.read(names))
+            matrices = matrices_by_role(
+                plan.architecture, checkpoint.config, group.parts, checkpoint.read(names)
+            )
             for role, blocks in matrices.items():
                 arrays = [block.numpy() for block in blocks]
                 measured[group.layer, role] = _measure(job, group, role, arrays)
-            del matrices, blocks, arrays  # before the next ones are read
+            del matrices, blocks, arrays  # frees this group's memory before the next group is read
             bar.update(sum(checkpoint.tensors[name].nbytes for name in names))
     return _dataset(job, checkpoint, plan, layers, roles, measured)
 
 
-def roles_of(
+def matrices_by_role(
     architecture: Architecture | None,
     config: dict[str, Any],
     parts: dict[str, list[str]],
     tensors: Sequence[Tensor],
 ) -> dict[str, list[Tensor]]:
-    """Matrices (out, in) of each role, as blocks of rows in float32 or float64, from the tensors of one group."""
+    """Matrices (out, in) of each role, from the tensors of one group.
+
+    Args:
+        architecture: Row of the table, or none if the architecture is unknown.
+        config: The checkpoint's ``config.json``, which has the number of heads.
+        parts: Names of the tensors of each role.
+        tensors: The tensors as stored, in the order of ``parts``.
+
+    Returns:
+        For each role, blocks of rows (out_b, in) in float32 or float64; QKV is added where Q, K and V are given.
+
+    Raises:
+        UserError: a fused QKV cannot be split, or the blocks of a role have different numbers of columns.
+    """
     iterator = iter(tensors)
     blocks: dict[str, list[Tensor]] = {
-        role: [_wide(next(iterator)) for _ in names] for role, names in parts.items()
+        role: [_in_wide_type(next(iterator)) for _ in names] for role, names in parts.items()
     }
     if architecture is not None and architecture.transposed:
         blocks = {role: [block.mT for block in matrices] for role, matrices in blocks.items()}
     if architecture is not None and architecture.fused != "no" and "QKV" in blocks:
         (fused,) = blocks["QKV"]
-        return dict(zip("QKV", ([part] for part in split(architecture, config, fused)), strict=True)) | {
-            "QKV": [fused]
-        }
+        query, key, value = split_qkv(architecture, config, fused)
+        return {"Q": [query], "K": [key], "V": [value], "QKV": [fused]}
     if {"Q", "K", "V"} <= set(blocks):
         blocks["QKV"] = [block for role in "QKV" for block in blocks[role]]
     for role, matrices in blocks.items():
         if len({block.shape[1] for block in matrices}) > 1:
             listed = ", ".join(name for names in parts.values() for name in names)
-            raise UserError(f"{listed}: the parts of {role} have inputs of different dimensions")
+            raise UserError(
+                f"{listed}: the parts of {role} have inputs of different dimensions; the checkpoint is damaged,"
+                " fetch it again"
+            )
     return blocks
 
 
-def split(architecture: Architecture, config: dict[str, Any], fused: Tensor) -> list[Tensor]:
-    """Q, K and V, each (out, in), of a fused matrix (out, in); heads are counted in the checkpoint's config."""
+def split_qkv(architecture: Architecture, config: dict[str, Any], fused: Tensor) -> list[Tensor]:
+    """Q, K and V, each (out, in), of a fused matrix (out_q + out_k + out_v, in).
+
+    The number of heads is read from the checkpoint's ``config.json``, except where Q, K and V are stacked.
+
+    Raises:
+        UserError: ``config`` has no number of heads, or numbers that do not divide the rows of ``fused``.
+    """
     if architecture.fused == "stacked":
         return list(fused.chunk(3))
     heads = config.get("num_attention_heads")
     if heads is None:
         raise UserError(f"{architecture.name}: config.json with num_attention_heads is needed to split QKV")
     groups = config.get("num_key_value_heads") or heads
-    parts = (
-        3 * heads
-        if architecture.fused == "interleaved"
-        else heads + 2 * groups
-        if _counts(heads, groups)
-        else 0
-    )
-    if not _counts(heads, groups) or len(fused) % parts:
+    stated = f"{architecture.name}: config.json states {heads} heads and {groups} of keys and values"
+    if not _are_positive_integers(heads, groups):
+        raise UserError(f"{stated}; both must be whole numbers above 0 to split QKV")
+    parts = 3 * heads if architecture.fused == "interleaved" else heads + 2 * groups
+    if len(fused) % parts:
         raise UserError(
-            f"{architecture.name}: config.json states {heads} heads and {groups} of keys and values, which does not"
-            f" divide the {len(fused)} rows of QKV"
+            f"{stated}, which does not divide the {len(fused)} rows of QKV; give the config.json of these weights"
         )
     if architecture.fused == "interleaved":
         by_head = fused.unflatten(0, (heads, 3, -1))  # (head, Q K V, head dimension, in)
         return [by_head[:, i].flatten(0, 1) for i in range(3)]
-    unit = len(fused) // (heads + 2 * groups)
-    return list(fused.split([heads * unit, groups * unit, groups * unit]))
+    rows_per_head = len(fused) // parts
+    return list(fused.split([heads * rows_per_head, groups * rows_per_head, groups * rows_per_head]))
 
 
-def _counts(*values: Any) -> bool:
+def _are_positive_integers(*values: Any) -> bool:
     return all(type(value) is int and value > 0 for value in values)
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype in WIDE else tensor.float()
+def _in_wide_type(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype in WIDE_TYPES else tensor.float()
 
 
 def _measure(job: ScanJob, group: Group, role: str, blocks: Blocks) -> dict[str, Any]:
@@ -161,13 +191,13 @@ def _dataset(
         longest = max(len(values["singular_value"]) for values in measured.values())
         variables["singular_value"] = (("layer", "role", "index"), np.full((*shape, longest), np.nan))  # type: ignore[assignment]
     for (layer, role), values in measured.items():
-        at = layers.index(layer), roles.index(role)
+        position = layers.index(layer), roles.index(role)
         for name, value in values.items():
             if name == "singular_value":
-                variables[name][1][at][: len(value)] = value
+                variables[name][1][position][: len(value)] = value
             else:
-                variables[name][1][at] = value
-    made = xr.Dataset(
+                variables[name][1][position] = value
+    dataset = xr.Dataset(
         variables,
         coords={"layer": range(len(layers)), "role": list(roles), "layer_name": ("layer", layers)},
         attrs={
@@ -176,4 +206,4 @@ def _dataset(
             "skipped": json.dumps(plan.skipped),
         },
     )
-    return store.describe(made, LONG_NAMES | (SPECTRUM_NAMES if job.spectrum else {}))
+    return store.describe(dataset, LONG_NAMES | (SPECTRUM_NAMES if job.spectrum else {}))

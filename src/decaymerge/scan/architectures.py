@@ -1,8 +1,8 @@
-"""Where the matrices of known transformers stand: a table of tensor names.
+"""The names of the matrices of known transformers, as a table.
 
 A tensor is named ``{stack}{layer}.{suffix}.weight``; a row gives the suffix of each role as a regular expression.
 Several tensors of one role (gate and up of a gated layer) are joined along the output axis in the order of their
-names. All matrices are meant as maps (out, in) from the layer's input; ``transposed`` rows store (in, out).
+names. A matrix is a map (out, in) from the layer's input; architectures with ``transposed`` store (in, out).
 """
 
 import re
@@ -15,25 +15,26 @@ ROLES = ("Q", "K", "V", "O", "QKV", "M1", "M2")
 
 @dataclass(frozen=True)
 class Architecture:
-    """One row of the table."""
+    """One row of the table: the roles of an architecture, and the names of their tensors."""
 
     name: str
     suffixes: Mapping[str, str]
-    """Role to suffix; a fused matrix stands under ``QKV`` in place of Q, K and V."""
+    """Suffix of each role, a regular expression. A fused matrix has the role ``QKV``, in place of Q, K and V."""
     transposed: bool = False
+    """Whether matrices are stored (in, out)."""
     fused: Literal["no", "stacked", "grouped", "interleaved"] = "no"
-    """``stacked``: all of Q, then K, then V, of equal size. ``grouped``: the same, with fewer heads of K and V.
-    ``interleaved``: Q, K and V of head 1, then of head 2, …"""
+    """Order of the rows of a fused QKV. ``stacked``: all of Q, then K, then V, of equal size. ``grouped``: in the
+    same order, with fewer heads of K and V. ``interleaved``: Q, K and V of head 1, then of head 2, …"""
 
     def role_of(self, tensor: str) -> tuple[str, int, str] | None:
-        """(stack, layer, role) of a tensor, or none."""
+        """(stack, layer, role) of a tensor by its name, or none if no row of this architecture fits the name."""
         for role, suffix in self.suffixes.items():
             if match := re.fullmatch(rf"(.*?)(\d+)\.{suffix}\.weight", tensor):
                 return match[1], int(match[2]), role
         return None
 
     def fits(self, tensor: str, shape: tuple[int, ...]) -> bool:
-        """Whether a tensor has the shape that its role asks for, as far as that is known."""
+        """Whether a tensor has the shape of its role. Only that of a stacked QKV is known: it is three squares."""
         place = self.role_of(tensor)
         if self.fused != "stacked" or place is None or place[2] != "QKV" or len(shape) != 2:
             return True
@@ -175,17 +176,17 @@ ARCHITECTURES = (
 
 
 def recognise(tensors: Mapping[str, tuple[int, ...]]) -> Architecture | None:
-    """The row that names most of the tensors, among those that fit; none if there is none.
+    """The architecture that names most of the tensors, or none if no architecture fits.
 
-    A row fits if all its roles are found and, where Q, K and V are stacked, the shape is that of three squares:
-    nanoGPT and GPT-BigCode have GPT-2's names, but other layouts.
+    An architecture fits if there are tensors of all its roles and each stacked QKV has the shape of three squares.
+    The shape tells nanoGPT and GPT-BigCode apart from GPT-2: they have its names, but other layouts.
 
     Args:
         tensors: Shape of each tensor by its name.
     """
     best, most = None, 0
     for row in ARCHITECTURES:
-        roles = [found[2] for name in tensors if (found := row.role_of(name))]
+        roles = [place[2] for name in tensors if (place := row.role_of(name))]
         if not all(row.fits(name, shape) for name, shape in tensors.items()):
             continue
         if set(roles) == set(row.suffixes) and len(roles) > most:

@@ -1,4 +1,4 @@
-"""A checkpoint on disk: what its headers say, and tensors read one layer at a time. No pickled code runs."""
+"""A checkpoint on disk: its headers are read at once, its tensors on demand. No pickled code runs."""
 
 import argparse
 import json
@@ -20,25 +20,26 @@ DTYPES = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
-"""Floating-point types of a safetensors header that are numbers by themselves; 8-bit ones need scales."""
+"""Floating-point types by their names in a safetensors header. Those of 8 bits, which need scales, are missing."""
 
-NESTED = ("model", "state_dict", "model_state_dict")
-"""Where trainers put the weights in a file that holds more."""
+NESTED_KEYS = ("model", "state_dict", "model_state_dict")
+"""Keys under which trainers store the weights, in a file that holds more than the weights."""
 REOPEN_BYTES = 256_000_000
-"""Bytes that are read before files are closed and opened again, so that mapped pages do not add up."""
+"""After this many bytes are read, the files are closed and opened again, so that mapped pages do not add up."""
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a header says of one tensor; ``dtype`` is none where it is not floating-point."""
+    """Shape, type and file of one tensor, from the header of its file."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype | None
+    """None if the tensor holds no floating-point numbers, or 8-bit ones."""
     file: Path
 
     @property
     def nbytes(self) -> int:
-        """Bytes as stored."""
+        """Bytes of the tensor as stored; 0 if ``dtype`` is none."""
         count = 1
         for size in self.shape:
             count *= size
@@ -46,13 +47,17 @@ class TensorInfo:
 
 
 class Checkpoint:
-    """Tensors of a folder by name: safetensors, sharded or not, else ``.bin`` or ``.pt`` with ``weights_only``.
+    """The tensors of a checkpoint by name.
+
+    They are read from safetensors files, in shards or not, or else from ``.bin`` or ``.pt`` files, which PyTorch
+    loads with ``weights_only``.
 
     Args:
-        place: Folder with the weights and, if there is one, ``config.json``; or one weights file.
+        place: Folder with the weights and, optionally, ``config.json``; or one weights file.
 
     Raises:
-        UserError: there are no weights, or a file is damaged or holds more than tensors.
+        UserError: there are no weights, two files have a tensor of the same name, or a file is damaged or holds
+            more than tensors.
     """
 
     def __init__(self, place: Path) -> None:
@@ -71,16 +76,19 @@ class Checkpoint:
         legacy = [
             file for file in self.files if file.suffix != ".safetensors" and not zipfile.is_zipfile(file)
         ]
-        self.whole_bytes = sum(file.stat().st_size for file in legacy)
-        """Of files that cannot be mapped."""
+        self.unmapped_bytes = sum(file.stat().st_size for file in legacy)
+        """Bytes of the files that cannot be mapped: they are in memory as a whole."""
         self._opened: dict[Path, Any] = {}
         self._touched = 0
 
     def read(self, names: Sequence[str]) -> list[Tensor]:
-        """Tensors as stored, backed by the file.
+        """Tensors as stored, in the order of ``names``. They are backed by the mapped file, not copied.
 
-        What was read stays mapped, and counts as the process's memory, until ``REOPEN_BYTES`` were read: then the
-        files are closed, and opened again for this call.
+        The pages that were read stay mapped and count as the process's memory. Once ``REOPEN_BYTES`` are read, the
+        next call closes the files and opens them again.
+
+        Raises:
+            UserError: a PyTorch file is damaged or holds more than tensors.
         """
         if self._touched > REOPEN_BYTES:
             self._opened.clear()
@@ -97,7 +105,13 @@ class Checkpoint:
 
 
 def weight_files(place: Path) -> list[Path]:
-    """Weights files of a folder: all safetensors, else one kind of PyTorch file."""
+    """Weights files of a folder: all ``.safetensors`` files, else all ``.bin`` or else all ``.pt`` files.
+
+    If the folder has an index of shards, these are the files that the index names.
+
+    Raises:
+        UserError: there is no weights file, a file of the index is missing, or the index is damaged.
+    """
     if place.is_file():
         return [place]
     for pattern in ("*.safetensors", "*.bin", "*.pt"):
@@ -108,7 +122,7 @@ def weight_files(place: Path) -> list[Path]:
             names = {str(name) for name in weight_map.values()} if isinstance(weight_map, dict) else set()
             if not names or any(name != Path(name).name for name in names):
                 raise UserError(
-                    f"{index} has no weight_map from tensors to files beside it; fetch the checkpoint again"
+                    f"{index} has no weight_map from tensors to files next to it; fetch the checkpoint again"
                 )
             files = sorted(place / name for name in names)
         if missing := [path.name for path in files if not path.is_file()]:
@@ -122,12 +136,12 @@ def weight_files(place: Path) -> list[Path]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        document = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not readable as JSON ({error}); fetch the checkpoint again") from None
-    return found if isinstance(found, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def _header(file: Path) -> dict[str, TensorInfo]:
@@ -138,7 +152,7 @@ def _header(file: Path) -> dict[str, TensorInfo]:
         }
     try:
         with safe_open(file, "pt") as source:
-            slices = {name: source.get_slice(name) for name in source.keys()}  # noqa: SIM118, it is no mapping
+            slices = {name: source.get_slice(name) for name in source.keys()}  # noqa: SIM118, not a mapping
             return {
                 name: TensorInfo(tuple(part.get_shape()), DTYPES.get(part.get_dtype()), file)
                 for name, part in slices.items()
@@ -150,28 +164,36 @@ def _header(file: Path) -> dict[str, TensorInfo]:
 
 
 def _load(file: Path) -> dict[str, Tensor]:
-    """Tensors of a PyTorch file, memory-mapped; fairseq's legacy files (not zip archives) are read whole."""
+    """Tensors of a PyTorch file: memory-mapped, or read as a whole where the file is no zip archive (fairseq's)."""
     with file.open("rb") as opened:
         if opened.read(40).startswith(b"version https://git-lfs"):
             raise UserError(f"{file} is a Git LFS pointer, not the weights; run git lfs pull")
     try:
-        # A file of before PyTorch 1.6 is no archive and cannot be mapped; fairseq keeps its arguments beside.
+        # Files of PyTorch before 1.6 are no zip archives and cannot be mapped. Fairseq's also hold its arguments,
+        # a Namespace.
         mapped = zipfile.is_zipfile(file)
         with torch.serialization.safe_globals([argparse.Namespace]):
             loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
-    except (
-        Exception
-    ) as error:  # bytes that are no checkpoint fail in any way; torch's advice to unpickle is not given
+    except Exception as error:
+        # Bytes that are no checkpoint can raise anything. The message leaves out torch's, which advises unpickling.
         kind = type(error).__name__
         raise UserError(
-            f"{file} is not readable as a file of tensors alone ({kind}); nothing was unpickled"
+            f"{file} is not readable as a file of tensors alone ({kind}), and nothing was unpickled; fetch the"
+            " checkpoint again, or save it as safetensors"
         ) from None
-    for key in NESTED:
+    for key in NESTED_KEYS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
     if not isinstance(loaded, Mapping):
-        raise UserError(f"{file} holds a {type(loaded).__name__}, not a mapping from names to tensors")
+        raise UserError(
+            f"{file} holds a {type(loaded).__name__}, not a mapping from names to tensors; save the state_dict"
+        )
     tensors = {str(name): value.detach() for name, value in loaded.items() if isinstance(value, Tensor)}
-    if odd := [name for name, value in tensors.items() if value.layout is not torch.strided or value.is_meta]:
-        raise UserError(f"{file}: {odd[0]} is sparse or without data; save the checkpoint with dense tensors")
+    not_dense = [
+        name for name, value in tensors.items() if value.layout is not torch.strided or value.is_meta
+    ]
+    if not_dense:
+        raise UserError(
+            f"{file}: {not_dense[0]} is sparse or has no data; save the checkpoint with dense tensors"
+        )
     return {name: value.resolve_neg() for name, value in tensors.items()}

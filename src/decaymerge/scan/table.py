@@ -1,4 +1,4 @@
-"""What a scan prints: the plan before it reads, and the norms and ranks after."""
+"""The tables that a scan prints: its plan before it reads, and the norms and ranks afterwards."""
 
 from collections import Counter
 
@@ -8,12 +8,12 @@ import xarray as xr
 from decaymerge.scan.checkpoint import Checkpoint
 from decaymerge.scan.plan import Plan
 
-SHOWN = 4
-"""Names that are listed of what is left out, for each reason."""
+LISTED_NAMES = 4
+"""Number of names that are listed for each reason to leave tensors out."""
 
 
-def of_plan(checkpoint: Checkpoint, plan: Plan) -> str:
-    """Architecture, shapes by role, bytes and memory, and what is left out and why."""
+def plan_table(checkpoint: Checkpoint, plan: Plan) -> str:
+    """Lines with architecture, bytes and memory, the shapes of each role, and the tensors left out, by reason."""
     kind = plan.architecture.name if plan.architecture else "unknown; every matrix is scanned by its name"
     matrices = sum(len(names) for group in plan.groups for names in group.parts.values())
     lines = [
@@ -26,33 +26,34 @@ def of_plan(checkpoint: Checkpoint, plan: Plan) -> str:
         for role, names in group.parts.items():
             for name in names:
                 info = checkpoint.tensors[name]
-                shown = f"{' x '.join(map(str, info.shape))} {str(info.dtype).removeprefix('torch.')}"
-                shapes.setdefault(role, Counter())[shown] += 1
+                shape = f"{' x '.join(map(str, info.shape))} {str(info.dtype).removeprefix('torch.')}"
+                shapes.setdefault(role, Counter())[shape] += 1
     lines += [
-        f"  {role}: {', '.join(f'{n} of {s}' for s, n in counts.items())}" for role, counts in shapes.items()
+        f"  {role}: {', '.join(f'{count} of {shape}' for shape, count in counts.items())}"
+        for role, counts in shapes.items()
     ]
     reasons: dict[str, list[str]] = {}
     for name, reason in plan.skipped.items():
         reasons.setdefault(reason.split(" (")[0], []).append(name)
     for reason, names in reasons.items():
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        lines.append(f"left out, {reason}: {', '.join(names[:SHOWN])}{more}")
+        more = f" and {len(names) - LISTED_NAMES} more" if len(names) > LISTED_NAMES else ""
+        lines.append(f"left out, {reason}: {', '.join(names[:LISTED_NAMES])}{more}")
     return "\n".join(lines)
 
 
-def of_scan(scanned: xr.Dataset) -> str:
-    """One line a layer: Frobenius norm and stable rank of each role."""
-    width = max(len(name) for name in scanned.layer_name.values)
-    cell = 17
+def scan_table(scanned: xr.Dataset) -> str:
+    """One line a layer, with Frobenius norm and stable rank of each role."""
+    name_width = max(len(name) for name in scanned.layer_name.values)
+    cell_width = 17
     lines = [
-        name.ljust(width) + "".join(text.rjust(cell) for text in cells)
+        name.ljust(name_width) + "".join(cell.rjust(cell_width) for cell in cells)
         for name, *cells in (["", *scanned.role.values.tolist()], *rows_of(scanned))
     ]
-    return "\n".join(["Frobenius norm / stable rank".rjust(width + cell), *lines])
+    return "\n".join(["Frobenius norm / stable rank".rjust(name_width + cell_width), *lines])
 
 
 def rows_of(scanned: xr.Dataset) -> list[list[str]]:
-    """A row for each layer: its name, and norm and stable rank of each role."""
+    """A row for each layer: its name, then "norm / stable rank" of each role, or "-" if it has no such matrix."""
     return [
         [
             str(name),

@@ -1,4 +1,4 @@
-"""Fashion-MNIST as binary, zero-padded, orthogonal tasks (Appendix C.2)."""
+"""Draw binary, zero-padded, orthogonal tasks from Fashion-MNIST (Appendix C.2)."""
 
 import gzip
 import hashlib
@@ -16,14 +16,15 @@ from decaymerge.tasks.padded import padded
 from decaymerge.workflow.jobs import TasksJob
 
 HEADER_BYTES = {"images": 16, "labels": 8}
+"""Bytes of an IDX file that come before its numbers."""
 
 
 @cache
 def read_idx(path: Path) -> np.ndarray:
-    """Pixels (sample, 784) or classes (sample) of an IDX file, uint8, whose content is verified.
+    """Pixels (sample, 784) or classes (sample) of an IDX file, in uint8, after its content was verified.
 
     Raises:
-        UserError: the file is damaged, or is not the one that its name says.
+        UserError: the file is damaged, or is not the file of Fashion-MNIST that its name says.
     """
     try:
         content = gzip.decompress(path.read_bytes())
@@ -41,19 +42,24 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def draw(job: TasksJob, rng: np.random.Generator, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs (n, 784 · tasks) and labels (n); classes 0-4 against 5-9.
+    """Inputs (n, 784 · tasks) of norm 1 and labels (n): 1 for the classes 0-4, -1 for 5-9.
 
-    Task i fills the i-th block of 784 coordinates, and every second task has its labels inverted, so that
-    tasks are orthogonal and disagree on the same image.
+    Task i fills the i-th block of 784 coordinates, so that tasks are orthogonal. Every second task has its labels
+    inverted, so that two tasks disagree on the same image.
 
     Args:
         job: Settings and position of the task.
-        rng: Draws the sample, without replacement.
-        files: Training images and labels, in this order.
+        rng: Random stream that draws the sample, without replacement.
+        files: Training images and training labels, in this order.
+
+    Raises:
+        UserError: other files are given, or a file is damaged.
     """
     if [path.name.split("-")[:2] for path in files] != [["train", "images"], ["train", "labels"]]:
+        names = ", ".join(path.name for path in files) or "nothing"
         raise UserError(
-            "fashion_mnist needs the files train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz"
+            "fashion_mnist needs the files train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz, in this"
+            f" order, but {names} was given"
         )
     images, classes = map(read_idx, files)
     rows = rng.choice(len(images), job.data.samples, replace=False)

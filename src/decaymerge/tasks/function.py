@@ -1,4 +1,4 @@
-"""Tasks with data that a Python function of the user makes."""
+"""Draw tasks with a Python function of the user."""
 
 import importlib.util
 from collections.abc import Callable, Sequence
@@ -10,44 +10,55 @@ import numpy as np
 
 from decaymerge.config.datasets import FunctionTask
 from decaymerge.errors import UserError
-from decaymerge.tasks.user import Sample, checked, only_file, placed
+from decaymerge.tasks.user import Sample, checked_arrays, normalise_and_pad, single_file
 from decaymerge.workflow.jobs import TasksJob
 
 
 def draw(job: TasksJob, rng: np.random.Generator, files: Sequence[Path]) -> Sample:
-    """Inputs (n, d) and labels (n) that a function of the user's makes for this task and seed."""
+    """Inputs (n, d) and labels ±1 (n) that the user's function makes for this task and seed.
+
+    Args:
+        job: Settings and position of the task.
+        rng: Random stream that is passed to the function.
+        files: The Python file with the function, alone.
+
+    Raises:
+        UserError: the file cannot be imported, the function fails, or its arrays do not fit the settings.
+    """
     settings = job.data
     assert isinstance(settings, FunctionTask)
-    path = only_file(files, settings)
-    name = f"{path}:{settings.function.rpartition(':')[2]}"
-    make = load_function(path, settings.function.rpartition(":")[2])
+    path = single_file(files, settings)
+    function_name = settings.function.rpartition(":")[2]
+    source = f"{path}:{function_name}"
+    function = load_function(path, function_name)
     try:
-        made = make(rng, settings.samples, **settings.arguments)
-    except (Exception, SystemExit) as error:  # whatever the user's code raises
-        raise UserError(f"{name} raised {type(error).__name__}: {' '.join(str(error).split())}") from error
-    if not isinstance(made, tuple) or len(made) != 2:
-        raise UserError(f"{name} returned {type(made).__name__}; it must return (inputs, labels)")
-    inputs, labels = checked(*made, name)
+        arrays = function(rng, settings.samples, **settings.arguments)
+    except (Exception, SystemExit) as error:  # the user's code can raise anything
+        raise UserError(f"{source} raised {type(error).__name__}: {' '.join(str(error).split())}") from error
+    if not isinstance(arrays, tuple) or len(arrays) != 2:
+        raise UserError(f"{source} returned {type(arrays).__name__}; it must return (inputs, labels)")
+    inputs, labels = checked_arrays(*arrays, source)
     if len(inputs) != settings.samples:
         raise UserError(
-            f"{name} returned {len(inputs)} samples, but samples: {settings.samples} were asked for"
+            f"{source} returned {len(inputs)} samples, but samples: {settings.samples} were asked for; return that"
+            " number"
         )
-    return placed(job, inputs, labels, name)
+    return normalise_and_pad(job, inputs, labels, source)
 
 
 @cache
 def load_function(path: Path, name: str) -> Callable[..., Any]:
-    """A function of a Python file.
+    """The function ``name`` of the Python file ``path``.
 
     Raises:
-        UserError: the file cannot be imported, or has no such function.
+        UserError: the file cannot be imported, or has no function of this name.
     """
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None  # the ending is .py
+    assert spec is not None and spec.loader is not None  # the settings allow only .py
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # whatever the user's code raises; a script ends itself
+    except (Exception, SystemExit) as error:  # the user's code can raise anything, or exit
         raise UserError(f"{path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     function = getattr(module, name, None)
     if not callable(function):

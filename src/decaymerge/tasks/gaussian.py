@@ -1,4 +1,4 @@
-"""Synthetic tasks: Gaussian inputs on the unit sphere, with a set overlap between tasks."""
+"""Draw synthetic tasks: Gaussian inputs on the unit sphere, with a given overlap between tasks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +11,15 @@ from decaymerge.workflow.jobs import TasksJob
 
 
 def subspace(settings: GaussianTask, index: int, task_count: int) -> np.ndarray:
-    """Orthonormal rows, (dimension of the task's subspace, d), that span the inputs of task ``index``.
+    """Orthonormal rows (dimension of the subspace, d) that span the inputs of task ``index``.
 
-    For a numeric overlap c the second task's basis is ``c e_j + √(1-c²) e_{j+d/2}`` next to the first's ``e_j``,
-    so that all principal angles have cosine c.
+    For a number c as overlap, the first task's basis is ``e_j`` and the second task's is
+    ``c e_j + √(1-c²) e_{j+d/2}``, for j up to d/2, so that all principal angles between them have cosine c.
+
+    Args:
+        settings: Dimension d and overlap.
+        index: Position of the task, from 0.
+        task_count: Number of tasks.
     """
     identity = np.eye(settings.dim)
     if settings.overlap == "same":
@@ -29,11 +34,25 @@ def subspace(settings: GaussianTask, index: int, task_count: int) -> np.ndarray:
 
 
 def draw(job: TasksJob, rng: np.random.Generator, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs (n, d) and labels (n): ``sign⟨v, x⟩`` or its variants, v Gaussian, one for each task and seed."""
+    """Inputs (n, d) of norm 1 and labels ±1 (n).
+
+    Labels are ``linear``: ``sign⟨v, x⟩``; ``quadratic``: whether ``⟨v, x⟩²`` is at least its median; or ``random``.
+    The vector v is Gaussian, another one for each task and seed.
+
+    Args:
+        job: Settings and position of the task.
+        rng: Random stream that draws inputs and labels.
+        files: No file.
+
+    Raises:
+        UserError: a file is given.
+    """
     settings = job.data
     assert isinstance(settings, GaussianTask)
     if files:
-        raise UserError(f"gaussian tasks need no files, but {', '.join(map(str, files))} was given")
+        raise UserError(
+            f"dataset: gaussian needs no files, but {', '.join(map(str, files))} was given; give none"
+        )
     basis = subspace(settings, job.index, job.task_count)
     inputs = rng.standard_normal((settings.samples, len(basis))) @ basis
     inputs /= np.linalg.norm(inputs, axis=1, keepdims=True)
