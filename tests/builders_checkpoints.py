@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
 
 from builders import REPOSITORY
-from decaymerge.scan import roles_of, scan
+from decaymerge.scan import matrices_by_role, scan
 from decaymerge.scan.checkpoint import Checkpoint
 from decaymerge.scan.plan import make_plan
 from decaymerge.workflow.jobs import ScanJob
@@ -70,10 +70,10 @@ def scanned(folder: Path, **changes: Any) -> xr.Dataset:
 def matrices_of(checkpoint: Checkpoint) -> dict[tuple[str, str], Tensor]:
     """(layer, role) to the matrix (out, in) that the scan measures."""
     plan = make_plan(checkpoint)
-    matrices = {}
+    matrices: dict[tuple[str, str], Tensor] = {}
     for group in plan.groups:
         names = [name for part in group.parts.values() for name in part]
         tensors = checkpoint.read(names)
-        roles = roles_of(plan.architecture, checkpoint.config, group.parts, tensors)
+        roles = matrices_by_role(plan.architecture, checkpoint.config, group.parts, tensors)
         matrices |= {(group.layer, role): torch.cat(list(blocks)) for role, blocks in roles.items()}
     return matrices

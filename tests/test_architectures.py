@@ -10,7 +10,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from builders_architectures import MODELS, saved
 from builders_checkpoints import matrices_of
-from decaymerge.scan import split
+from decaymerge.scan import split_qkv
 from decaymerge.scan.architectures import ARCHITECTURES
 from decaymerge.scan.checkpoint import Checkpoint
 from decaymerge.scan.plan import make_plan
@@ -137,9 +137,9 @@ def bias_of(checkpoint: Checkpoint, layer: str, role: str, size: int) -> Tensor:
             (bias,) = checkpoint.read([bias_name])
             if not fused:
                 return bias
-            return split(plan.architecture, checkpoint.config, bias.unsqueeze(1))["QKV".index(role)].squeeze(
-                1
-            )
+            return split_qkv(plan.architecture, checkpoint.config, bias.unsqueeze(1))[
+                "QKV".index(role)
+            ].squeeze(1)
     raise AssertionError(layer)
 
 

@@ -55,6 +55,7 @@ def results(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.workflow
 def test_the_workflow_makes_every_figure_and_evaluates_again_what_changes(tmp_path: Path) -> None:
     workflow = Workflow(tmp_path, tiny())
     workflow.run()

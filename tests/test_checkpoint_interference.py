@@ -18,7 +18,7 @@ from decaymerge.checkpoints import Sources, is_embedding
 from decaymerge.checkpoints.predicted_interference import (
     leading_inputs,
     matrices_of,
-    of_matrix,
+    measure_matrix,
     overlap,
     predict,
 )
@@ -132,12 +132,12 @@ def test_orthogonal_and_same_inputs(dtype: Any) -> None:
     first, apart, same = (
         update(rng, x[rows]).astype(dtype) for rows in (slice(0, 6), slice(6, 12), slice(0, 6))
     )
-    for model in of_matrix([first, apart]):
+    for model in measure_matrix([first, apart]):
         assert model["interference"] < 1e-6 and model["overlap"] < 1e-10 and not model["collides"]
-    for model in of_matrix([first, same]):
+    for model in measure_matrix([first, same]):
         assert 0.5 < model["interference"] < 1.5 and model["collides"]
         assert 0 <= model["overlap"] <= 1 + 1e-6
-    for model in of_matrix([first, first]):
+    for model in measure_matrix([first, first]):
         assert model["interference"] == pytest.approx(1, rel=1e-5)
         assert model["overlap"] == pytest.approx(1, rel=1e-5)
 
@@ -146,12 +146,12 @@ def test_rank_one_is_one_direction() -> None:
     rng = np.random.default_rng(1)
     for _ in range(20):
         matrix = np.outer(rng.standard_normal(30), rng.standard_normal(50)).astype(np.float32)
-        assert [model["directions"] for model in of_matrix([matrix, 2 * matrix])] == [1, 1]
+        assert [model["directions"] for model in measure_matrix([matrix, 2 * matrix])] == [1, 1]
 
 
 def test_matrix_that_a_model_has_not_changed() -> None:
     change = np.random.default_rng(2).standard_normal((8, 5)).astype(np.float32)
-    still, other = of_matrix([np.zeros((8, 5), np.float32), change])
+    still, other = measure_matrix([np.zeros((8, 5), np.float32), change])
     assert np.isnan(still["interference"]) and still["directions"] == 0 and not still["collides"]
     assert other["interference"] == 0 and np.isnan(other["overlap"])
 

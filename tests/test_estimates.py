@@ -72,14 +72,15 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 def peak(*arguments: object) -> float:
     """MB that a command had at most, from the system's own count: sampling misses short peaks."""
     command = [sys.executable, "-S", "-c", LAUNCH, "decaymerge", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout) * 1024 / estimates.MEGABYTE
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    return int(answer.stdout) * 1024 / estimates.MEGABYTE
 
 
 def measure(experiment: Experiment, results: Path) -> dict[str, tuple[float, Estimate]]:
     """Peak and estimate of each stage's job; of several jobs of a stage, the larger peak."""
-    config, peaks = parse({"experiments": {"x": experiment.model_dump(exclude_none=True)}}), {}
+    config = parse({"experiments": {"x": experiment.model_dump(exclude_none=True)}})
+    peaks: dict[str, tuple[float, Estimate]] = {}
 
     def run(stage: str, estimate: Estimate, job: jobs.Job, *arguments: object) -> None:
         measured = peak(stage, *arguments, "--settings", job.model_dump_json())
@@ -168,7 +169,7 @@ def test_jobs_of_the_default_run_stayed_within_their_estimates() -> None:
         measured |= dict.fromkeys((REPOSITORY / "benchmarks" / stage).glob("*.tsv"), estimate)
     for figure, picture in config.pictures.items():
         experiments = [config.experiments[name] for name in picture.names if name in config.experiments]
-        files = (REPOSITORY / "benchmarks").glob(f"figures/{figure}.tsv")
+        files = list((REPOSITORY / "benchmarks").glob(f"figures/{figure}.tsv"))
         measured |= dict.fromkeys(files, estimates.figure(experiments))
     for file, estimate in measured.items():
         check_within(file, estimate)

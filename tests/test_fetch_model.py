@@ -174,7 +174,7 @@ def test_a_call_without_an_answer_is_given_up(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(models, "SILENCE_SECONDS", 0.1)
     waiting = threading.Event()
     with pytest.raises(UserError, match=r"x is not to be had from the hub \(TimeoutError: no answer for"):
-        models._answer_of(waiting.wait, "hub:org/tiny", "x", tmp_path)
+        models._hub_answer(waiting.wait, "hub:org/tiny", "x", tmp_path)
     waiting.set()
 
 
@@ -186,9 +186,9 @@ def test_a_call_that_fails_is_tried_twice(tmp_path: Path) -> None:
             raise answer
         return answer
 
-    assert models._answer_of(call, "hub:org/tiny", "x", tmp_path) == "content"
+    assert models._hub_answer(call, "hub:org/tiny", "x", tmp_path) == "content"
     with pytest.raises(UserError, match=r"x is not to be had from the hub \(ConnectionError: again\)"):
-        models._answer_of(call, "hub:org/tiny", "x", tmp_path)
+        models._hub_answer(call, "hub:org/tiny", "x", tmp_path)
 
 
 def wheel(path: Path, members: dict[str, bytes]) -> Path:

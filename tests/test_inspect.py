@@ -108,7 +108,7 @@ def test_inspect_of_a_network(results: Path) -> None:
         ("missing.nc", None, "missing.nc is missing, or is not a file"),
         ("x.nc", b"junk", "x.nc cannot be read as NetCDF"),
         ("x.png", b"junk", "x.png cannot be read as a picture"),
-        ("x.pdf", b"junk", "x.png, which says where both come from, is not next to it"),
+        ("x.pdf", b"junk", "x.png, which holds the origin of both, is missing next to the PDF"),
         ("x.json", b"[", "x.json cannot be read as JSON"),
         ("x.txt", b"", "inspect reads .nc, .png, .pdf, .json"),
     ],
@@ -116,14 +116,14 @@ def test_inspect_of_a_network(results: Path) -> None:
 def test_errors_are_one_line(name: str, content: bytes | None, expected: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    done = decaymerge("inspect", tmp_path / name)
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert expected in done.stderr
+    answer = decaymerge("inspect", tmp_path / name)
+    assert answer.returncode == 1 and answer.stderr.startswith("error: ") and answer.stderr.count("\n") == 1
+    assert expected in answer.stderr
 
 
 def test_a_file_of_others_is_told(tmp_path: Path) -> None:
     xr.Dataset({"x": 1.0}).to_netcdf(tmp_path / "x.nc")
-    with pytest.raises(UserError, match="not one of this project's results"):
+    with pytest.raises(UserError, match="does not say where it comes from"):
         inspect(tmp_path / "x.nc")
 
 
@@ -134,7 +134,7 @@ def test_a_picture_with_half_of_the_origin_is_told(settings: str | None, tmp_pat
     if settings is not None:
         origin.add_text("settings", settings)
     Image.new("L", (2, 2)).save(tmp_path / "x.png", pnginfo=origin)
-    with pytest.raises(UserError, match="not one of this project's results"):
+    with pytest.raises(UserError, match="does not say where it comes from"):
         inspect(tmp_path / "x.png")
 
 

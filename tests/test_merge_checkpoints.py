@@ -82,13 +82,13 @@ def test_a_method_that_asks_for_the_base_gets_it(tmp_path: Path) -> None:
 
         sources = Sources({"a": Checkpoint(Path(a)), "b": Checkpoint(Path(b))}, Checkpoint(Path(base)))
         job = CheckpointsJob.model_construct(models=[a, b], base=base, method="signs_of_base")
-        tensor = merge.merged(sources, job, QUERY)
+        tensor = merge.merged_tensor(sources, job, QUERY)
         start, first, second = (tensors_of(place)[QUERY] for place in (base, a, b))
         expected = start + (first + second - 2 * start) * start.sign()
         torch.testing.assert_close(tensor, expected, rtol=1e-6, atol=1e-7)
         without = Sources({"a": Checkpoint(Path(a)), "b": Checkpoint(Path(b))})
         with pytest.raises(UserError, match="merge method signs_of_base needs base"):
-            merge.merged(without, job, QUERY)
+            merge.merged_tensor(without, job, QUERY)
 
 
 def test_types_may_differ_and_the_first_decides(tmp_path: Path) -> None:

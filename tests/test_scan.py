@@ -148,7 +148,7 @@ def test_spectrum_and_legacy_files_count_in_the_plan(tmp_path: Path) -> None:
     checkpoint = Checkpoint(TINY)
     assert make_plan(checkpoint, spectrum=True).memory_bytes > make_plan(checkpoint).memory_bytes
     torch.save({"w": torch.ones(300, 300)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    assert Checkpoint(tmp_path).whole_bytes >= 300 * 300 * 4
+    assert Checkpoint(tmp_path).unmapped_bytes >= 300 * 300 * 4
 
 
 def test_not_finite_entry_names_its_tensor(tmp_path: Path) -> None:
