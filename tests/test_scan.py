@@ -128,7 +128,7 @@ def test_nothing_to_scan(tmp_path: Path) -> None:
         {"b": torch.ones(4), "empty": torch.ones(0, 5), "codes": torch.ones(2, 2).to(torch.float8_e4m3fn)},
         tmp_path / "m.safetensors",
     )
-    with pytest.raises(UserError, match="holds no matrix to scan but 3 other tensors"):
+    with pytest.raises(UserError, match="holds no matrix to scan, only 3 other tensors"):
         make_plan(Checkpoint(tmp_path))
 
 
@@ -198,11 +198,11 @@ def test_command_by_hand(tmp_path: Path) -> None:
         (["path:."], "holds no *.safetensors, *.bin or *.pt file"),
         pytest.param(
             ["pypi:no-such-package-for-decaymerge==1.0"],
-            "is not to be had from PyPI",
+            "cannot get pypi:no-such-package-for-decaymerge==1.0 from PyPI",
             marks=pytest.mark.slow,  # pip asks the network
         ),
         ([f"path:{TINY}", "--max-memory", "lots"], "--max-memory 'lots' is not a size; write it as in 2GB"),
-        ([f"path:{TINY}", "--sha256", "0" * 64], "nothing has the sha256 0000"),
+        ([f"path:{TINY}", "--sha256", "0" * 64], "no file has the sha256 0000"),
         ([f"path:{TINY}", "--plot", "x.xyz"], "--plot x.xyz must end in .pdf"),
         ([f"path:{TINY}", "--output", "."], "--output . is a folder"),
         (["pypi:one==1", "hub:two/two"], "source = ['pypi:one==1', 'hub:two/two']: give hub:org/name"),
