@@ -1,14 +1,21 @@
 """Builders of whole runs in this process: files of a configuration's stages, where the workflow would put them."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import xarray as xr
+from matplotlib.figure import Figure
+
 from builders import CPU
-from decaymerge import claims, evaluate, figures, merge, store, tasks, train
+from decaymerge import claims, evaluate, merge, store, tasks, train
 from decaymerge.config import Config
-from decaymerge.config.figures import FIGURES
 from decaymerge.workflow import jobs, layout
+
+mpl.use("Agg")
 
 
 def blocks_of(config: Config, experiment: str) -> Iterator[tuple[str, str]]:
@@ -70,10 +77,21 @@ def write_claims(config: Config, results: Path) -> None:
         claims.write(verdicts, path.with_suffix(".json"))
 
 
-def write_figures(config: Config, results: Path) -> None:
-    """All figures of summaries and claims."""
-    for name, (figure, experiments) in config.pictures.items():
-        place = {"summary": layout.SUMMARY, "claims": layout.CLAIMS}.get(FIGURES[figure].reads)
-        if place is not None:
-            files = [store.read(layout.path(results, place, experiment=shown)) for shown in experiments]
-            figures.draw(jobs.FigureJob.of(config, name), files, results / f"figures/{name}.pdf")
+def figure_job(config: Config, figure: str, names: list[str]) -> jobs.FigureJob:
+    """A figure of some experiments, whether or not the configuration draws it."""
+    experiments = [config.experiments[name] for name in names]
+    return jobs.FigureJob(figure=figure, names=names, experiments=experiments, drawing=config.figures.drawing)
+
+
+def drawn(job: jobs.FigureJob, files: Sequence[xr.Dataset]) -> Figure:
+    """The picture itself, with everything in its place."""
+    figure = import_module(f"decaymerge.figures.{job.figure}").draw(job, files)
+    assert isinstance(figure, Figure)
+    figure.draw_without_rendering()
+    plt.close(figure)  # matplotlib would keep it otherwise
+    return figure
+
+
+def summaries_of(results: Path, names: Sequence[str]) -> list[xr.Dataset]:
+    """Summaries of experiments."""
+    return [store.read(layout.path(results, layout.SUMMARY, experiment=name)) for name in names]

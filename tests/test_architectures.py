@@ -1,118 +1,21 @@
 """Each row of the table against transformers: what its own forward pass applies, and what the reader finds."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import transformers as hf
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from decaymerge.scan import roles_of, split
+from builders_architectures import MODELS, saved
+from builders_checkpoints import matrices_of
+from decaymerge.scan import split_qkv
 from decaymerge.scan.architectures import ARCHITECTURES
 from decaymerge.scan.checkpoint import Checkpoint
 from decaymerge.scan.plan import make_plan
 
-SMALL: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-}
-TEXT: dict[str, Any] = SMALL | {"vocab_size": 50, "max_position_embeddings": 32}
-GROUPED: dict[str, Any] = TEXT | {"num_key_value_heads": 2, "pad_token_id": 0}
-GPT: dict[str, Any] = {
-    "n_embd": 32,
-    "n_layer": 2,
-    "n_head": 4,
-    "n_inner": 48,
-    "vocab_size": 50,
-    "n_positions": 32,
-}
 IDS = torch.tensor([[3, 7, 11, 2, 9]])
-
-MODELS: dict[str, tuple[str, Callable[[], Any]]] = {
-    "BERT": ("BERT, RoBERTa", lambda: hf.BertModel(hf.BertConfig(**TEXT))),
-    "BERT with a head": ("BERT, RoBERTa", lambda: hf.BertForMaskedLM(hf.BertConfig(**TEXT))),
-    "RoBERTa": ("BERT, RoBERTa", lambda: hf.RobertaModel(hf.RobertaConfig(**TEXT))),
-    "DistilBERT": (
-        "DistilBERT",
-        lambda: hf.DistilBertModel(
-            hf.DistilBertConfig(dim=32, n_layers=2, n_heads=4, hidden_dim=48, vocab_size=50)
-        ),
-    ),
-    "MPNet": ("MPNet", lambda: hf.MPNetModel(hf.MPNetConfig(**TEXT))),
-    "GPT-2": ("GPT-2", lambda: hf.GPT2LMHeadModel(hf.GPT2Config(**GPT))),
-    "GPT-J": ("GPT-J", lambda: hf.GPTJForCausalLM(hf.GPTJConfig(**GPT, rotary_dim=4))),
-    "GPT-NeoX": ("GPT-NeoX", lambda: hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**TEXT))),
-    "Phi": ("Phi", lambda: hf.PhiForCausalLM(hf.PhiConfig(**TEXT))),
-    "Phi-3": ("Phi-3", lambda: hf.Phi3ForCausalLM(hf.Phi3Config(**GROUPED))),
-    "OPT": (
-        "OPT, BART, fairseq",
-        lambda: hf.OPTForCausalLM(
-            hf.OPTConfig(
-                hidden_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                ffn_dim=48,
-                vocab_size=50,
-                word_embed_proj_dim=32,
-            )
-        ),
-    ),
-    "Llama": ("Llama, Mistral, Qwen, Gemma", lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**GROUPED))),
-    "Mistral": ("Llama, Mistral, Qwen, Gemma", lambda: hf.MistralForCausalLM(hf.MistralConfig(**GROUPED))),
-    "Qwen2": ("Llama, Mistral, Qwen, Gemma", lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(**GROUPED))),
-    "Gemma": (
-        "Llama, Mistral, Qwen, Gemma",
-        lambda: hf.GemmaForCausalLM(hf.GemmaConfig(**GROUPED, head_dim=16)),
-    ),
-    "ViT": ("ViT", lambda: hf.ViTModel(hf.ViTConfig(**SMALL, image_size=16, patch_size=8))),
-    "T5": (
-        "T5",
-        lambda: hf.T5ForConditionalGeneration(
-            hf.T5Config(d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, vocab_size=50)
-        ),
-    ),
-    "T5 gated": (
-        "T5",
-        lambda: hf.T5EncoderModel(
-            hf.T5Config(
-                d_model=32,
-                d_kv=8,
-                d_ff=48,
-                num_layers=2,
-                num_heads=4,
-                vocab_size=50,
-                feed_forward_proj="gated-gelu",
-            )
-        ),
-    ),
-}
-
-
-def saved(name: str, folder: Path) -> tuple[Any, Checkpoint]:
-    torch.manual_seed(0)
-    model = MODELS[name][1]().eval()
-    for parameter in model.parameters():  # biases start at zero, and would not show
-        nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(folder)
-    return model, Checkpoint(folder)
-
-
-def matrices_of(checkpoint: Checkpoint) -> dict[tuple[str, str], Tensor]:
-    """(layer, role) to the matrix (out, in) that the scan measures."""
-    plan = make_plan(checkpoint)
-    found = {}
-    for group in plan.groups:
-        names = [name for part in group.parts.values() for name in part]
-        for role, blocks in roles_of(
-            plan.architecture, checkpoint.config, group.parts, checkpoint.read(names)
-        ).items():
-            found[group.layer, role] = torch.cat(list(blocks))
-    return found
 
 
 def run(model: Any) -> None:
@@ -126,18 +29,18 @@ def run(model: Any) -> None:
 
 def applied_maps(model: Any) -> list[tuple[Tensor, Tensor, Tensor]]:
     """(inputs, outputs, bias) of every Linear and Conv1D module in one forward pass, as row vectors."""
-    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+    maps: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def hook(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         bias = getattr(module, "bias", None)
         zero = torch.zeros(output.shape[-1]) if bias is None else bias
-        seen.append((inputs[0].flatten(0, -2), output.flatten(0, -2), zero))
+        maps.append((inputs[0].flatten(0, -2), output.flatten(0, -2), zero))
 
     for module in model.modules():
         if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D":
             module.register_forward_hook(hook)
     run(model)
-    return seen
+    return maps
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -147,20 +50,20 @@ def test_every_role_is_a_map_that_the_forward_pass_applies(name: str, tmp_path: 
     model, checkpoint = saved(name, tmp_path)
     plan = make_plan(checkpoint)
     assert plan.architecture is not None and plan.architecture.name == MODELS[name][0]
-    seen = applied_maps(model)
-    found = matrices_of(checkpoint)
-    assert {role for _, role in found} == {"Q", "K", "V", "O", "QKV", "M1", "M2"}
+    maps = applied_maps(model)
+    matrices = matrices_of(checkpoint)
+    assert {role for _, role in matrices} == {"Q", "K", "V", "O", "QKV", "M1", "M2"}
     layers = 4 if name == "T5" else 2
-    assert len(found) == 7 * layers
-    for (layer, role), matrix in found.items():
+    assert len(matrices) == 7 * layers
+    for (layer, role), matrix in matrices.items():
         if name != "GPT-NeoX" or role not in ("Q", "K", "V"):
-            assert_applied(matrix, seen, f"{layer} {role}")
+            assert_applied(matrix, maps, f"{layer} {role}")
 
 
-def assert_applied(matrix: Tensor, seen: list[tuple[Tensor, Tensor, Tensor]], where: str) -> None:
+def assert_applied(matrix: Tensor, maps: list[tuple[Tensor, Tensor, Tensor]], where: str) -> None:
     """Every row of the matrix gives, on some module's inputs, one of its outputs less the bias."""
     rows = set(range(len(matrix)))
-    for inputs, outputs, bias in seen:
+    for inputs, outputs, bias in maps:
         if inputs.shape[-1] == matrix.shape[1]:
             product = inputs @ matrix.T
             target = outputs - bias
@@ -179,19 +82,17 @@ ATTENTION = [name for name in MODELS if not name.startswith(("T5", "DistilBERT",
 def test_query_key_and_value_are_those_that_attention_gets(name: str, tmp_path: Path) -> None:
     """Q x, K x and V x of the first token are what the attention function gets; rotary angles are zero there."""
     model, checkpoint = saved(name, tmp_path)
-    got: list[dict[str, Tensor]] = []
+    received: list[dict[str, Tensor]] = []
 
     def spy(module: Any, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any) -> Any:
         heads = {"Q": query, "K": key, "V": value}
-        got.append(
-            {role: states[0, :, 0].flatten() for role, states in heads.items()}
-        )  # (head · head dimension)
+        # (head · head dimension)
+        received.append({role: states[0, :, 0].flatten() for role, states in heads.items()})
         groups = query.shape[1] // key.shape[1]
         options.setdefault("scaling", query.shape[-1] ** -0.5)
         key, value = (states.repeat_interleave(groups, 1) for states in (key, value))
-        weights = (query @ key.mT * options["scaling"]).softmax(
-            -1
-        )  # any weights do: roles are seen before them
+        # Any weights do: roles are seen before them.
+        weights = (query @ key.mT * options["scaling"]).softmax(-1)
         return (weights @ value).transpose(1, 2).contiguous(), weights
 
     ALL_ATTENTION_FUNCTIONS.register("spy", spy)
@@ -209,16 +110,15 @@ def test_query_key_and_value_are_those_that_attention_gets(name: str, tmp_path: 
                 with_kwargs=True,
             )
     run(model)
-    assert len(got) == 2 and len(inputs) == 2
-    found = matrices_of(checkpoint)
-    for layer, (states, x) in enumerate(zip(got, inputs, strict=True)):
-        label = sorted({at for at, _ in found})[layer]
+    assert len(received) == 2 and len(inputs) == 2
+    matrices = matrices_of(checkpoint)
+    for layer, (states, x) in enumerate(zip(received, inputs, strict=True)):
+        label = sorted({name for name, _ in matrices})[layer]
         for role in ("Q", "K", "V"):
             bias = bias_of(checkpoint, label, role, len(states[role]))
-            expected = found[label, role] @ x + bias
-            scale = float(
-                states[role] @ expected / (expected @ expected)
-            )  # OPT scales its queries beforehand
+            expected = matrices[label, role] @ x + bias
+            # OPT scales its queries beforehand.
+            scale = float(states[role] @ expected / (expected @ expected))
             torch.testing.assert_close(states[role], scale * expected, rtol=1e-4, atol=1e-4)
             assert scale == pytest.approx(1, rel=1e-4) or (name == "OPT" and role == "Q")
 
@@ -237,9 +137,9 @@ def bias_of(checkpoint: Checkpoint, layer: str, role: str, size: int) -> Tensor:
             (bias,) = checkpoint.read([bias_name])
             if not fused:
                 return bias
-            return split(plan.architecture, checkpoint.config, bias.unsqueeze(1))["QKV".index(role)].squeeze(
-                1
-            )
+            return split_qkv(plan.architecture, checkpoint.config, bias.unsqueeze(1))[
+                "QKV".index(role)
+            ].squeeze(1)
     raise AssertionError(layer)
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from builders_checkpoints import TINY, scanned, tensors_of
 from decaymerge.errors import UserError
 from decaymerge.scan.checkpoint import Checkpoint
-from test_scan import TINY, scanned, tensors_of
 
 
 def test_formats_agree(tmp_path: Path) -> None:
@@ -34,9 +34,9 @@ def test_formats_agree(tmp_path: Path) -> None:
     torch.save(nested, folders["legacy"] / "checkpoint.pt", _use_new_zipfile_serialization=False)
     expected = scanned(TINY)
     for folder in folders.values():
-        found = scanned(folder)
+        scan = scanned(folder)
         for name in ("frobenius_norm", "spectral_norm", "stable_rank"):
-            np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
+            np.testing.assert_allclose(scan[name], expected[name], rtol=1e-6)
     (folders["sharded"] / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(UserError, match=r"lacks model-00002-of-00002.safetensors, which its index names"):
         Checkpoint(folders["sharded"])
@@ -74,7 +74,7 @@ def test_one_tensor_in_two_files(tmp_path: Path) -> None:
 )
 def test_index_that_is_none(index: Any, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(UserError, match="has no weight_map from tensors to files beside it"):
+    with pytest.raises(UserError, match="has no weight_map from tensors to files next to it"):
         Checkpoint(tmp_path)
 
 
@@ -92,7 +92,7 @@ def test_parameters_nested_and_sparse_tensors(tmp_path: Path) -> None:
     torch.save({"model_state_dict": {"w": weight}, "epoch": 3}, tmp_path / "ckpt.pt")
     assert float(scanned(tmp_path).frobenius_norm[0, 0]) == pytest.approx(weight.norm().item(), rel=1e-6)
     torch.save({"w": torch.eye(3).to_sparse()}, tmp_path / "ckpt.pt")
-    with pytest.raises(UserError, match="w is sparse or without data"):
+    with pytest.raises(UserError, match="w is sparse or has no data"):
         Checkpoint(tmp_path)
 
 

@@ -18,7 +18,7 @@ from decaymerge.claims.verdict import Measured, Verdict, judge
 from decaymerge.workflow.jobs import ClaimsJob
 
 SEEDS = (0, 1)
-SAMPLES = {"dim": 12, "samples": 20}
+SAMPLES: dict[str, Any] = {"dim": 12, "samples": 20}
 DECAY = 0.02
 LINEAR = {"activation": "linear", "hidden": [6], "initialisation": "balanced"}
 SHALLOW = {"activation": "relu", "hidden": [6], "fixed_outer_layer": True}

@@ -245,14 +245,15 @@ def test_a_bad_merge_method_is_one_line(method: Any, expected: str) -> None:
     assert message.startswith("experiments.x.merge[0]") and expected in message and "\n" not in message
 
 
+@pytest.mark.workflow
 def test_refused_before_any_job_starts(tmp_path: Any) -> None:
     workflow = Workflow(
         tmp_path, changed(smoke_config(), "experiments/independent/training/weight_decay", [-1])
     )
-    done = workflow.snakemake()
-    assert done.returncode != 0
-    assert "experiments.independent.training.weight_decay[0] = -1" in done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+    answer = workflow.snakemake()
+    assert answer.returncode != 0
+    assert "experiments.independent.training.weight_decay[0] = -1" in answer.stdout + answer.stderr
+    assert "Traceback" not in answer.stdout + answer.stderr
     assert not (tmp_path / "results").exists()
 
 

@@ -1,4 +1,4 @@
-"""Memory that jobs ask a scheduler for, against the peaks that they have."""
+"""Memory that jobs ask a scheduler for, against their peaks."""
 
 import csv
 import subprocess
@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from conftest import REPOSITORY
-from decaymerge.config import check
+from builders import REPOSITORY
+from decaymerge.config import parse
 from decaymerge.config.base import load
-from decaymerge.config.experiment import Experiment, merge_sets
-from decaymerge.workflow import estimates, jobs
+from decaymerge.config.experiment import Experiment
+from decaymerge.workflow import estimates, jobs, layout
+from decaymerge.workflow.estimates import Estimate
 
 BASE = 250
 """MB: up to twice the measured peak, and this."""
@@ -31,7 +32,7 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
         "gap_by_layer": True,
         "network": {"hidden": [50, 50], "power": 2},
         "training": {
-            "method": "sgd",
+            "optimiser": "sgd",
             "batch_size": 50,
             "step_size": 0.01,
             "steps": 300,
@@ -49,7 +50,7 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
         "tasks": {"dataset": "gaussian", "dim": 40, "samples": 150, "overlap": 0.5},
         "network": {"activation": "linear", "hidden": [128, 128], "initialisation": "balanced"},
         "training": {
-            "method": "gf",
+            "optimiser": "gf",
             "step_size": 0.1,
             "steps": 100,
             "weight_decay": [1e-2],
@@ -71,66 +72,73 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 def peak(*arguments: object) -> float:
     """MB that a command had at most, from the system's own count: sampling misses short peaks."""
     command = [sys.executable, "-S", "-c", LAUNCH, "decaymerge", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout) * 1024 / estimates.MEGABYTE
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    return int(answer.stdout) * 1024 / estimates.MEGABYTE
 
 
-def measure(name: str, experiment: Experiment, folder: Path) -> dict[str, tuple[float, estimates.Demand]]:
-    """Peak and demand of each stage's job; of several jobs of a stage, the larger peak."""
-    found: dict[str, tuple[float, estimates.Demand]] = {}
+def measure(experiment: Experiment, results: Path) -> dict[str, tuple[float, Estimate]]:
+    """Peak and estimate of each stage's job; of several jobs of a stage, the larger peak."""
+    config = parse({"experiments": {"x": experiment.model_dump(exclude_none=True)}})
+    peaks: dict[str, tuple[float, Estimate]] = {}
 
-    def run(asked: estimates.Demand, stage: str, *arguments: object) -> None:
-        found[stage] = max(found.get(stage, (0.0, asked)), (peak(stage, *arguments), asked))
+    def run(stage: str, estimate: Estimate, job: jobs.Job, *arguments: object) -> None:
+        measured = peak(stage, *arguments, "--settings", job.model_dump_json())
+        peaks[stage] = max(peaks.get(stage, (0.0, estimate)), (measured, estimate))
 
-    decays = jobs.weight_decays(experiment.training)
+    def file(place: str, **wildcards: str) -> Path:
+        return layout.path(results, place, experiment="x", **wildcards)
+
+    decays, blocks = jobs.weight_decays(experiment.training), jobs.seed_blocks(experiment)
     for task in experiment.named_tasks:
-        for block in jobs.seed_blocks(experiment):
-            data = folder / "tasks" / task / f"seeds={block}.nc"
-            settings = jobs.tasks_job(name, experiment, task, block).model_dump_json()
-            run(estimates.tasks(experiment), "tasks", data, "--settings", settings)
+        for block in blocks:
+            data = file(layout.TASKS, task=task, block=block)
+            run("tasks", estimates.tasks(experiment), jobs.TasksJob.of(config, "x", task, block), data)
             for decay in decays:
-                network = folder / "train" / task / f"weight_decay={decay}" / f"seeds={block}.nc"
-                settings = jobs.train_job(name, experiment, task, decay).model_dump_json()
-                run(estimates.train(experiment), "train", data, network, "--settings", settings)
-    pair, members = list(merge_sets(experiment).items())[-1]
-    one = f"weight_decay={decays[0]}/seeds={jobs.seed_blocks(experiment)[0]}.nc"
-    own = [folder / "train" / task / one for task in members]
-    merged, evaluated = folder / "merge" / pair / one, folder / "evaluate" / pair / one
-    settings = jobs.merge_job(experiment).model_dump_json()
-    run(estimates.merge(experiment, len(members)), "merge", merged, *own, "--settings", settings)
-    files = [f"--tasks={folder / 'tasks' / task / Path(one).name}" for task in members]
-    files += [f"--own={file}" for file in own] + [f"--merged={merged}"]
-    settings = jobs.evaluate_job(experiment, pair, decays[0]).model_dump_json()
-    asked = estimates.evaluate(experiment, len(members))
-    run(asked, "evaluate", evaluated, *files, "--settings", settings)
+                job = jobs.TrainJob.of(config, "x", task, decay, block)
+                network = file(layout.TRAINED, task=task, weight_decay=decay, block=block)
+                run("train", estimates.train(experiment), job, data, network)
+    merge_set, members = list(experiment.merge_sets.items())[-1]
+    place = {"weight_decay": decays[0], "block": blocks[0]}
+    own = [file(layout.TRAINED, task=task, **place) for task in members]
+    merged, evaluated = (
+        file(stage, merge_set=merge_set, **place) for stage in (layout.MERGED, layout.EVALUATED)
+    )
+    merging = jobs.MergeJob.of(config, "x", merge_set, **place)
+    run("merge", estimates.merge(experiment, len(members)), merging, merged, *own)
+    files = [f"--tasks={file(layout.TASKS, task=task, block=blocks[0])}" for task in members]
+    files += [f"--own={path}" for path in own] + [f"--merged={merged}"]
+    evaluation = jobs.EvaluateJob.of(config, "x", merge_set, **place)
+    run("evaluate", estimates.evaluate(experiment, len(members)), evaluation, evaluated, *files)
     if experiment.training.dtype == "float64":
-        settings = jobs.claims_job(name, experiment).model_dump_json()
-        written = [folder / "claims.json", f"--experiment={folder}", f"--traces={folder / 'claims.nc'}"]
-        run(estimates.claims(experiment), "claims", *written, "--settings", settings)
-    return found
+        claims = file(layout.CLAIMS)
+        output = [claims.with_suffix(".json"), f"--traces={claims}"]
+        run("check-claims", estimates.claims(experiment), jobs.ClaimsJob.of(config, "x"), results, *output)
+    return peaks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_memory_is_never_under_and_at_most_twice_over(name: str, tmp_path: Path) -> None:
-    found = measure(name, Experiment.model_validate(EXPERIMENTS[name]), tmp_path)
-    for stage, (measured, asked) in found.items():
-        print(f"{name} {stage}: measured {measured:.0f} MB, asked {asked.megabytes - estimates.SNAKEMAKE} MB")
-    for stage, (measured, asked) in found.items():
-        assert measured <= asked.megabytes - estimates.SNAKEMAKE <= 2 * measured + BASE, stage
+    peaks = measure(Experiment.model_validate(EXPERIMENTS[name]), tmp_path)
+    for stage, (measured, estimate) in peaks.items():
+        asked = estimate.megabytes - estimates.SNAKEMAKE
+        print(f"{name} {stage}: measured {measured:.0f} MB, asked {asked} MB")
+    for stage, (measured, estimate) in peaks.items():
+        assert measured <= estimate.megabytes - estimates.SNAKEMAKE <= 2 * measured + BASE, stage
 
 
-def test_demand_grows_with_every_size() -> None:
+def test_estimates_grow_with_every_size() -> None:
     given = EXPERIMENTS["wide"]
     small = Experiment.model_validate(given)
-    larger: dict[str, dict[str, Any]] = {
+    changes: dict[str, dict[str, Any]] = {
         "samples": {"tasks": {**given["tasks"], "samples": 20_000}},
         "dim": {"tasks": {**given["tasks"], "dim": 5000}},
         "widths": {"network": {"hidden": [640, 2560]}},
-        "kept steps": {"training": {**given["training"], "steps": 6000, "checkpoints": 400}},
+        "kept steps": {"training": {**given["training"], "steps": 6000, "kept_steps": 400}},
         "seeds a job": {"seeds": 60, "seeds_per_job": 60},
     }
-    for change in larger.values():
+    for change in changes.values():
         large = Experiment.model_validate({**given, **change})
         assert estimates.train(large).megabytes > estimates.train(small).megabytes
         assert estimates.evaluate(large, 2).megabytes > estimates.evaluate(small, 2).megabytes
@@ -139,37 +147,37 @@ def test_demand_grows_with_every_size() -> None:
 
 
 @pytest.mark.default_run
-def test_jobs_of_the_default_run_stayed_within_their_demand() -> None:
+def test_jobs_of_the_default_run_stayed_within_their_estimates() -> None:
     """Measured by ``benchmark:``, which samples: a peak may be missed, so this is only half of the test above."""
-    config = check(load(REPOSITORY / "config/config.yaml"))
-    checked = 0
+    config = parse(load(REPOSITORY / "config/config.yaml"))
+    measured: dict[Path, Estimate] = {}
     for name, experiment in config.experiments.items():
-        asked = {
+        of_stage = {
             "tasks": estimates.tasks(experiment),
             "train": estimates.train(experiment),
             "merge": estimates.merge(experiment, len(experiment.named_tasks)),
             "evaluate": estimates.evaluate(experiment, len(experiment.named_tasks)),
-            "gather": estimates.gather(experiment),
+            "summary": estimates.gather(experiment),
             "claims": estimates.claims(experiment),
         }
         folder = REPOSITORY / "benchmarks" / name
-        for stage, of_stage in asked.items():
-            for file in [*(folder / stage).rglob("*.tsv"), *folder.glob(f"{stage}.tsv")]:
-                checked += 1
-                _within(file, of_stage)
-    for stage, fixed in {"scan": estimates.SCAN, "claims/scan": estimates.SCAN_CLAIMS}.items():
-        for file in (REPOSITORY / "benchmarks" / stage).glob("*.tsv"):
-            checked += 1
-            _within(file, fixed)
-    shown = [config.experiments[name] for name in (*config.figure2, *config.figure3)]
-    for file in (REPOSITORY / "benchmarks/figures").glob("*.tsv"):
-        checked += 1
-        _within(file, estimates.figure(shown))
-    assert checked > 200
+        for stage, estimate in of_stage.items():
+            files = [*(folder / stage).rglob("*.tsv"), *folder.glob(f"{stage}.tsv")]
+            measured |= dict.fromkeys(files, estimate)
+    fixed = {"scan": estimates.SCAN, "claims/scan": estimates.VERDICTS}
+    for stage, estimate in fixed.items():
+        measured |= dict.fromkeys((REPOSITORY / "benchmarks" / stage).glob("*.tsv"), estimate)
+    for figure, picture in config.pictures.items():
+        experiments = [config.experiments[name] for name in picture.names if name in config.experiments]
+        files = list((REPOSITORY / "benchmarks").glob(f"figures/{figure}.tsv"))
+        measured |= dict.fromkeys(files, estimates.figure(experiments))
+    for file, estimate in measured.items():
+        check_within(file, estimate)
+    assert len(measured) > 200
 
 
-def _within(file: Path, asked: estimates.Demand) -> None:
+def check_within(file: Path, estimate: Estimate) -> None:
     with file.open() as stream:
         (row,) = csv.DictReader(stream, delimiter="\t")
-    assert float(row["max_rss"]) <= asked.megabytes - estimates.SNAKEMAKE, file
-    assert float(row["s"]) <= 60 * asked.minutes, file
+    assert float(row["max_rss"]) <= estimate.megabytes - estimates.SNAKEMAKE, file
+    assert float(row["s"]) <= 60 * estimate.minutes, file

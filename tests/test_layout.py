@@ -59,8 +59,8 @@ def test_wildcards_that_are_given_are_fixed(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     given = {"experiment": "depth_2", "weight_decay": "1e-05"}
-    found = [wildcards for _, wildcards in layout.find(tmp_path, layout.TRAINED, **given)]
-    assert len(found) == 4 and all(given.items() <= wildcards.items() for wildcards in found)
+    matches = [wildcards for _, wildcards in layout.find(tmp_path, layout.TRAINED, **given)]
+    assert len(matches) == 4 and all(given.items() <= wildcards.items() for wildcards in matches)
     assert not list(layout.find(tmp_path, layout.TRAINED, experiment="depth"))
 
 

@@ -97,7 +97,8 @@ def registry() -> Iterator[None]:
 
 def job_of(name: str, parameters: dict[str, Any], network: dict[str, Any]) -> MergeJob:
     """A job of a method that is not in the configuration, which is made at import."""
-    settings = merging._model(name, MERGE_METHODS[name])(method=name, **parameters)
+    model = merging._model(name, MERGE_METHODS[name])
+    settings = model.model_validate({"method": name} | parameters)
     return MergeJob.model_construct(methods=[settings], network=Network.model_validate(network))
 
 
@@ -235,13 +236,13 @@ def test_a_method_follows_into_the_configuration_its_schema_and_the_command_line
     ]
     assert schema["properties"]["share"]["maximum"] == 1
     for option, name in (("--share", "trimmed"), ("--factor", "halved"), ("--coefficient", "scaled")):
-        assert any(option in line and f"Of --method {name}" in line for line in usage.splitlines()), option
+        assert any(option in line and f"of --method {name}" in line for line in usage.splitlines()), option
 
 
 def test_the_parameter_of_a_method_is_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     usage = decaymerge("merge-checkpoints", "--help").stdout
-    assert any("--coefficient" in line and "Of --method scaled" in line for line in usage.splitlines())
+    assert any("--coefficient" in line and "of --method scaled" in line for line in usage.splitlines())
 
 
 # Evaluation
@@ -305,7 +306,7 @@ def test_evaluation_of_networks_that_do_not_belong_together(
         evaluate(job, data[:2], [networks[0], other], None, CPU)
     with pytest.raises(UserError, match=r"the files of a\+b hold different seeds: "):
         evaluate(job, [data[0], data[1].isel(seed=[0])], networks[:2], None, CPU)
-    with pytest.raises(UserError, match="1 data and 2 networks were given for the tasks a, b"):
+    with pytest.raises(UserError, match="1 files of data and 2 of networks were given for the tasks a, b"):
         evaluate(job, data[:1], networks[:2], None, CPU)
     deeper = evaluate_job(["a", "b"], network=RELU | {"hidden": [10, 8, 8]})
     with pytest.raises(UserError, match=r"have \[3, 3\] layers, but the settings ask for 4"):

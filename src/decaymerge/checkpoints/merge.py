@@ -47,7 +47,8 @@ def merged_tensor(sources: Sources, job: CheckpointsJob, tensor: str) -> Tensor:
     if info.dtype is None:
         return sources.first.read([tensor])[0].clone()
     summands, base = sources.read(tensor)
-    total: Tensor = apply(job.method, summands)
+    available = {} if base is None else {"base": base}
+    total: Tensor = apply(job.method, summands, **available)
     weight = (total if base is None else base + total).to(info.dtype).contiguous()
     if not weight.isfinite().all():
         raise UserError(

@@ -1,0 +1,79 @@
+"""Builders of tiny checkpoints for tests."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray as xr
+from torch import Tensor
+from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
+
+from builders import REPOSITORY
+from decaymerge.scan import matrices_by_role, scan
+from decaymerge.scan.checkpoint import Checkpoint
+from decaymerge.scan.plan import make_plan
+from decaymerge.workflow.jobs import ScanJob
+
+TINY = REPOSITORY / "tests/data/tiny_bert"
+QUERY = "encoder.layer.0.attention.self.query.weight"
+BERT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "vocab_size": 30,
+    "max_position_embeddings": 8,
+}
+
+
+def bert(
+    folder: Path, seed: int, dtype: torch.dtype = torch.float32, shard: str = "1GB", **changes: Any
+) -> str:
+    """A random BERT, saved by transformers."""
+    torch.manual_seed(seed)
+    network = BertModel(BertConfig(**(BERT | changes)))
+    network.to(dtype)  # type: ignore[arg-type]
+    for name, parameter in network.named_parameters():
+        if "LayerNorm" in name:
+            torch.nn.init.normal_(parameter)
+    network.save_pretrained(folder, max_shard_size=shard)
+    return str(folder)
+
+
+def berts(folder: Path, names: str | list[str], dtype: torch.dtype = torch.float32) -> list[str]:
+    """Random BERTs of these names, all different."""
+    return [bert(folder / name, seed, dtype) for seed, name in enumerate(names)]
+
+
+def gpt2(folder: Path, seed: int) -> str:
+    """A random GPT-2, whose embeddings are tied."""
+    torch.manual_seed(seed)
+    config = GPT2Config(n_embd=12, n_layer=2, n_head=2, vocab_size=20, n_positions=8)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return str(folder)
+
+
+def tensors_of(folder: Path | str) -> dict[str, Tensor]:
+    """All tensors of a checkpoint by name, copied from its files."""
+    checkpoint = Checkpoint(Path(folder))
+    names = list(checkpoint.tensors)
+    return {name: tensor.clone() for name, tensor in zip(names, checkpoint.read(names), strict=True)}
+
+
+def scanned(folder: Path, **changes: Any) -> xr.Dataset:
+    """The scan of a checkpoint."""
+    base = {"source": ["x"], "path": "", "tolerance": 1e-6, "spectrum": False}
+    checkpoint = Checkpoint(folder)
+    return scan(ScanJob.model_validate(base | changes), checkpoint, make_plan(checkpoint))
+
+
+def matrices_of(checkpoint: Checkpoint) -> dict[tuple[str, str], Tensor]:
+    """(layer, role) to the matrix (out, in) that the scan measures."""
+    plan = make_plan(checkpoint)
+    matrices: dict[tuple[str, str], Tensor] = {}
+    for group in plan.groups:
+        names = [name for part in group.parts.values() for name in part]
+        tensors = checkpoint.read(names)
+        roles = matrices_by_role(plan.architecture, checkpoint.config, group.parts, tensors)
+        matrices |= {(group.layer, role): torch.cat(list(blocks)) for role, blocks in roles.items()}
+    return matrices
