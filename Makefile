@@ -40,13 +40,15 @@ docs: $(INSTALLED)
 	$(BIN)/mkdocs build
 
 NOT_HERE := not default_run and not slurm and not faults
+# Two processes: one makes the smoke run and asks about it, while the other does the rest.
+parallel := $(BIN)/pytest -n 2 --dist loadgroup
 
 # The tests that take minutes together; `make test-all` runs the slow ones as well.
 test: $(INSTALLED) browser
-	$(BIN)/pytest -m "not slow and $(NOT_HERE)" $(ARGS)
+	$(parallel) -m "not slow and $(NOT_HERE)" $(ARGS)
 
 test-all: $(INSTALLED) browser
-	$(BIN)/pytest -m "$(NOT_HERE)" $(ARGS)
+	$(parallel) -m "$(NOT_HERE)" $(ARGS)
 
 # Ten kills of Snakemake and ten of a job, each at a random moment of a smoke run of its own; most of an hour.
 fault-test: $(INSTALLED)
