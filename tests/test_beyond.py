@@ -131,8 +131,15 @@ def test_figures_of_one_weight_decay(figure: str, config: Config, results: Path)
     drawn(figure_job(config, figure, ["deep"]), [with_errors_that_vanish(summary)])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("figure", FIGURES)
+@pytest.mark.parametrize(
+    "figure",
+    [
+        "depth",
+        "phase",
+        pytest.param("many_tasks", marks=pytest.mark.slow),
+        pytest.param("gap_by_layer", marks=pytest.mark.slow),
+    ],
+)
 def test_figures_of_more_weight_decays_than_markers_colours_or_letters(figure: str, results: Path) -> None:
     sweep = [0.01 * i for i in range(12)]
     swept = tiny()
