@@ -67,11 +67,10 @@ def command_names() -> list[str]:
     """Every command of the package, as it is typed."""
     from decaymerge.cli import app
 
-    return [
-        command.name or command.callback.__name__.replace("_", "-")
-        for part in app.registered_groups
-        for command in part.typer_instance.registered_commands
-    ]
+    apps = [part.typer_instance for part in app.registered_groups]
+    registered = [command for part in apps if part is not None for command in part.registered_commands]
+    names = [command.callback.__name__ for command in registered if command.callback is not None]
+    return [name.replace("_", "-") for name in names]
 
 
 class SnakemakeServer:

@@ -15,7 +15,7 @@ import pytest
 import xarray as xr
 import yaml
 
-from builders import bert
+from builders_checkpoints import bert
 from builders_runs import write_networks, write_summaries
 from commands import SnakemakeServer, command_names, decaymerge
 from conftest import REPOSITORY, Workflow
