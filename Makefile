@@ -41,7 +41,7 @@ docs: $(INSTALLED)
 
 NOT_HERE := not default_run and not slurm and not faults
 # Two processes: one makes the smoke run and asks about it, while the other does the rest.
-parallel := $(BIN)/pytest -n 2 --dist loadgroup
+parallel := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
 
 # The tests that take minutes together; `make test-all` runs the slow ones as well.
 test: $(INSTALLED) browser

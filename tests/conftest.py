@@ -31,7 +31,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by the fixtures that they use, and keep together what shares a run or a module's fixtures.
 
     The tests of the smoke run come first: one process makes it, while the others go on with the rest.
@@ -42,8 +42,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("workflow")
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
-        if config.pluginmanager.hasplugin("xdist"):
-            item.add_marker(pytest.mark.xdist_group("smoke" if uses_run else item.path.stem))
+        item.add_marker(pytest.mark.xdist_group("smoke" if uses_run else item.path.stem))
     items.sort(key=lambda item: not of_smoke_run[item])
 
 

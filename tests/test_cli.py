@@ -27,7 +27,7 @@ MERGE = """{"methods": ["sum"], "network": {"hidden": [4, 4]}}"""
             ["figures", "x.pdf", "x.nc", "--settings", '{"figure": "figure1", "names": ["x", "y"]}'],
             "figure1 shows x, y, but 1 files were given",
         ),
-        (["fetch", "cifar", "folder"], "dataset 'cifar' is not fetched; known: fashion_mnist"),
+        (["fetch", "cifar", "folder"], "dataset 'cifar' cannot be fetched; known: fashion_mnist"),
         (["check", "missing.yaml"], "missing.yaml cannot be read"),
     ],
 )

@@ -141,7 +141,7 @@ def test_report_of_a_run_has_every_figure(report_page: "Page", smoke: Workflow) 
 def test_report_of_a_run_has_every_claim(report_page: "Page", verdicts: list[Verdict]) -> None:
     report_page.get_by_text("Claims", exact=True).click()
     rows = report_page.locator("tbody tr").all_inner_texts()
-    assert {row.split("\t")[0] for row in rows} == {verdict.claim for verdict in verdicts} | {"all of them"}
+    assert {row.split("\t")[0] for row in rows} == {verdict.claim for verdict in verdicts} | {"all claims"}
     (row,) = (row for row in rows if row.startswith("identity\t"))
     assert row.split("\t")[1:3] == ["ours", "holds 2"]
 
