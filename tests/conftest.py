@@ -30,20 +30,19 @@ CACHE = Path(os.environ.setdefault("DECAYMERGE_CACHE", str(REPOSITORY / "resourc
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the fixtures that they use, and keep together what shares a run or a module's fixtures.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark a test by the fixtures that it uses, and put it into the group of those that share a run or a module."""
+    fixtures = getattr(item, "fixturenames", ())
+    if "smoke" in fixtures:
+        item.add_marker("workflow")
+    if "browser" in fixtures:
+        item.add_marker("browser")
+    item.add_marker(pytest.mark.xdist_group("smoke" if "smoke" in fixtures else item.path.stem))
 
-    The tests of the smoke run come first: one process makes it, while the others go on with the rest.
-    """
-    of_smoke_run = {item: "smoke" in getattr(item, "fixturenames", ()) for item in items}
-    for item, uses_run in of_smoke_run.items():
-        if uses_run:
-            item.add_marker("workflow")
-        if "browser" in getattr(item, "fixturenames", ()):
-            item.add_marker("browser")
-        item.add_marker(pytest.mark.xdist_group("smoke" if uses_run else item.path.stem))
-    items.sort(key=lambda item: not of_smoke_run[item])
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the smoke run first: one process makes it, while the others go on with the rest."""
+    items.sort(key=lambda item: "smoke" not in getattr(item, "fixturenames", ()))
 
 
 def copy_checkout(folder: Path) -> None:
