@@ -114,8 +114,9 @@ def _evaluate_task(
     inputs = torch.from_numpy(task.inputs.values).to(own[0])  # (seed, sample, d)
     labels = torch.from_numpy(task.labels.values).to(own[0])  # (seed, sample)
     models = {"own": own, **merged}
-    norms = {"own": _norms(own), **merged_norms}
-    metrics = [_losses(job, weights, inputs, labels).merge(norms[model]) for model, weights in models.items()]
+    losses = [_losses(job, weights, inputs, labels) for weights in models.values()]
+    norms = [_norms(own), *merged_norms.values()]
+    metrics = [loss.merge(norm) for loss, norm in zip(losses, norms, strict=True)]
     evaluation = xr.concat(metrics, xr.Variable("model", list(models)))
     if job.gap_by_layer:
         evaluation = evaluation.merge(gap_by_layer(job, own, merged["sum"], inputs, labels))

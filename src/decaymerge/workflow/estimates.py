@@ -16,6 +16,8 @@ TORCH, XARRAY, DRAWING = 400, 150, 350
 """MB of a process that has imported what it needs, and holds nothing yet; a tenth more than usual, as it varies."""
 SNAKEMAKE = 300
 """MB of the two Snakemakes that a cluster's node runs around the command, which its scheduler counts."""
+EVALUATION = 70
+"""MB that PyTorch's eigenvalues and xarray's tables of metrics take beyond the arrays of networks."""
 SCIPY = 50
 SPARE = 1.2
 """What an allocator takes beyond the arrays."""
@@ -120,7 +122,7 @@ def evaluate(experiment: Experiment, task_count: int) -> Estimate:
     rows = sizes.seeds * sizes.steps * sizes.samples
     flops = 2 * rows * sizes.parameters * task_count * (merged + 1 + between)
     arrays = networks + max(norms, 5 * between * rows * sizes.itemsize)
-    return _estimate(TORCH, arrays, flops / FLOPS[experiment.training.dtype])
+    return _estimate(TORCH + EVALUATION, arrays, flops / FLOPS[experiment.training.dtype])
 
 
 def gather(experiment: Experiment) -> Estimate:
