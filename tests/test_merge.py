@@ -1,4 +1,4 @@
-"""Merging and evaluation: against plain numpy, methods that a test adds, and what does not belong together."""
+"""Merging: against plain numpy, methods that a test adds, and networks that do not belong together."""
 
 import json
 import subprocess
@@ -14,16 +14,15 @@ import xarray as xr
 from pydantic import Field
 from torch import Tensor
 
-from builders import CPU, RELU, data_and_networks, trained
+from builders import RELU, data_and_networks, trained
 from commands import decaymerge
 from decaymerge import config
 from decaymerge.config import Config, merging
 from decaymerge.config.experiment import Network
 from decaymerge.errors import UserError
-from decaymerge.evaluate import evaluate
 from decaymerge.merge import apply, merge
 from decaymerge.merge_methods import MERGE_METHODS, REQUESTS, merge_method
-from decaymerge.workflow.jobs import EvaluateJob, MergeJob
+from decaymerge.workflow.jobs import MergeJob
 
 SCALED = {"method": "scaled", "coefficient": 0.7}
 LAYERS = (1, 2, 3)
@@ -31,11 +30,6 @@ LAYERS = (1, 2, 3)
 
 def merged_by(methods: list[Any], networks: Sequence[xr.Dataset], **settings: Any) -> xr.Dataset:
     return merge(MergeJob.model_validate({"methods": methods, "network": RELU} | settings), networks)
-
-
-def evaluate_job(names: list[str], **settings: Any) -> EvaluateJob:
-    base = {"merge_set": "+".join(names), "task_names": names, "weight_decay": 1e-3, "network": RELU}
-    return EvaluateJob.model_validate(base | {"loss": "logistic", "margin": 1.0} | settings)
 
 
 def config_of(*methods: Any) -> Config:
@@ -243,77 +237,3 @@ def test_the_parameter_of_a_method_is_an_option(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("COLUMNS", "200")
     usage = decaymerge("merge-checkpoints", "--help").stdout
     assert any("--coefficient" in line and "of --method scaled" in line for line in usage.splitlines())
-
-
-# Evaluation
-
-
-def reference_evaluation(
-    data: Sequence[xr.Dataset], networks: Sequence[xr.Dataset], merged: xr.Dataset
-) -> xr.Dataset:
-    """Losses, errors, norms and ranks in numpy, at one seed, step, model and task at a time."""
-    models = ["own", *merged.model.values.tolist()]
-    dims = ("seed", "step", "model", "task")
-    shape = (merged.sizes["seed"], merged.sizes["step"], len(models), len(data))
-    losses = {name: np.empty(shape) for name in ("loss", "error", "margin_error")}
-    norms = {
-        name: np.empty((*shape, len(LAYERS)))
-        for name in ("frobenius_norm", "spectral_norm", "norm_ratio", "stable_rank")
-    }
-    for place in np.ndindex(shape):
-        seed, step, model, task = place
-        source = networks[task] if model == 0 else merged.isel(model=model - 1)
-        w1, w2, w3 = (source[f"W{k}"].values[seed, step].astype(float) for k in LAYERS)
-        x, y = data[task].inputs.values[seed], data[task].labels.values[seed]
-        z = y * (np.maximum(np.maximum(x @ w1.T, 0) @ w2.T, 0) @ w3.T)[:, 0]
-        losses["loss"][place] = np.log1p(np.exp(-z)).mean()
-        losses["error"][place] = (z <= 0).mean()
-        losses["margin_error"][place] = (z < 1).mean()
-        for layer, weight in enumerate((w1, w2, w3)):
-            values = np.linalg.svd(weight, compute_uv=False)
-            norms["frobenius_norm"][place][layer] = np.sqrt((values**2).sum())
-            norms["spectral_norm"][place][layer] = values[0]
-            norms["norm_ratio"][place][layer] = np.sqrt((values**2).sum()) / values[0]
-            norms["stable_rank"][place][layer] = (values**2).sum() / values[0] ** 2
-    return xr.Dataset(
-        {name: (dims, values) for name, values in losses.items()}
-        | {name: ((*dims, "layer"), values) for name, values in norms.items()},
-        {
-            "seed": merged.seed,
-            "step": merged.step,
-            "model": models,
-            "task": ["a", "b"],
-            "layer": list(LAYERS),
-        },
-    )
-
-
-def test_evaluation_against_plain_numpy(data: list[xr.Dataset], networks: list[xr.Dataset]) -> None:
-    merged = merged_by(["sum", "average"], networks[:2])
-    evaluation = evaluate(evaluate_job(["a", "b"]), data[:2], networks[:2], merged, CPU)
-    reference = reference_evaluation(data[:2], networks[:2], merged)
-    xr.testing.assert_allclose(evaluation.drop_attrs(), reference, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(evaluation.loss.sel(model="own", task="a"), networks[0].loss, rtol=1e-5)
-
-
-def test_evaluation_of_networks_that_do_not_belong_together(
-    data: list[xr.Dataset], networks: list[xr.Dataset]
-) -> None:
-    job = evaluate_job(["a", "b"])
-    last = networks[1].step.size - 1
-    other = networks[1].assign_coords(step=[*networks[1].step.values[:last], 300])
-    with pytest.raises(UserError, match=r"the networks of a\+b were kept at different steps: "):
-        evaluate(job, data[:2], [networks[0], other], None, CPU)
-    with pytest.raises(UserError, match=r"the files of a\+b hold different seeds: "):
-        evaluate(job, [data[0], data[1].isel(seed=[0])], networks[:2], None, CPU)
-    with pytest.raises(UserError, match="1 files of data and 2 of networks were given for the tasks a, b"):
-        evaluate(job, data[:1], networks[:2], None, CPU)
-    deeper = evaluate_job(["a", "b"], network=RELU | {"hidden": [10, 8, 8]})
-    with pytest.raises(UserError, match=r"have \[3, 3\] layers, but the settings ask for 4"):
-        evaluate(deeper, data[:2], networks[:2], None, CPU)
-    with pytest.raises(UserError, match=r"gap_by_layer: true needs the sum of a\+b"):
-        evaluate(evaluate_job(["a", "b"], gap_by_layer=True), data[:2], networks[:2], None, CPU)
-
-
-def test_single_task_has_own_alone(data: list[xr.Dataset], networks: list[xr.Dataset]) -> None:
-    assert evaluate(evaluate_job(["a"]), data[:1], networks[:1], None, CPU).model.values.tolist() == ["own"]
