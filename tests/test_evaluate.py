@@ -38,7 +38,7 @@ def reference_evaluation(
     models = ["own", *merged.model.values.tolist()]
     dims = ("seed", "step", "model", "task")
     shape = (merged.sizes["seed"], merged.sizes["step"], len(models), len(data))
-    losses = {name: np.empty(shape) for name in ("loss", "error", "margin_error")}
+    losses = {name: np.empty(shape) for name in ("loss", "error", "margin_error", "largest_output")}
     norms = {
         name: np.empty((*shape, len(LAYERS)))
         for name in ("frobenius_norm", "spectral_norm", "norm_ratio", "stable_rank")
@@ -52,6 +52,7 @@ def reference_evaluation(
         losses["loss"][place] = np.log1p(np.exp(-z)).mean()
         losses["error"][place] = (z <= 0).mean()
         losses["margin_error"][place] = (z < 1).mean()
+        losses["largest_output"][place] = np.abs(z).max()
         for layer, weight in enumerate((w1, w2, w3)):
             values = np.linalg.svd(weight, compute_uv=False)
             norms["frobenius_norm"][place][layer] = np.sqrt((values**2).sum())

@@ -103,6 +103,7 @@ def test_measures_against_numpy() -> None:
     margins = torch.tensor([[-1.0, 0.0, 0.5, 2.0]])
     assert measure.error(margins).item() == 0.5
     assert measure.margin_error(margins, 1.0).item() == 0.75
+    assert measure.largest_output(margins).item() == 2.0
     np.testing.assert_allclose(
         measure.loss(margins, "logistic"), np.log1p(np.exp(-margins.numpy())).mean(-1), rtol=1e-6
     )
@@ -151,3 +152,12 @@ def test_no_kernel_needs_the_cpu(activation: str, power: float, hidden: list[int
     assert gradient.gradients[0].device.type == "meta" and len(gradient.tiles) == 1
     steps = [weight.unsqueeze(1) for weight in weights]
     assert outputs(network, steps, inputs).shape == (3, 1, 11)
+
+
+@pytest.mark.parametrize("kind", measure.LOSSES)
+def test_a_collapsed_network_has_the_loss_of_a_zero_output(kind: Loss) -> None:
+    margins = torch.tensor([[0.0, 9e-4, -9e-4], [0.0, 0.0, 2e-3]], dtype=torch.float64)
+    collapsed = measure.collapsed(measure.largest_output(margins))
+    assert collapsed.tolist() == [True, False]
+    zero = measure.loss(torch.zeros_like(margins), kind)
+    assert (measure.loss(margins, kind) - zero).abs()[0] < 1e-3

@@ -13,6 +13,7 @@ import xarray as xr
 
 from builders import gaussian_job
 from decaymerge import store
+from decaymerge.atomic import atomic_file
 from decaymerge.errors import UserError
 
 
@@ -47,6 +48,17 @@ def test_truncated_file_says_which_and_how_to_remake_it(tmp_path: Path, part: fl
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is missing; remake it: rm -f"):
         store.read(tmp_path / "x.nc")
+
+
+def test_a_new_file_takes_the_place_of_the_old_one_at_once(tmp_path: Path) -> None:
+    """Somebody who reads the old file goes on reading it: nothing is written into it."""
+    path, seen = tmp_path / "x.json", tmp_path / "seen.json"
+    path.write_text("old")
+    seen.hardlink_to(path)
+    with atomic_file(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert (path.read_text(), seen.read_text()) == ("new", "old")
 
 
 def test_failed_write_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from decaymerge.claims.curvature import minimum_norm_residual, sharpness
 from decaymerge.claims.networks import Run, TaskNetworks
 from decaymerge.claims.verdict import Claim, Measured
 from decaymerge.gradient import relative_residual
-from decaymerge.measure import LOSSES, frobenius_norm, spectral_norm
+from decaymerge.measure import LOSSES, collapsed, frobenius_norm, largest_output, spectral_norm
 from decaymerge.workflow.jobs import ClaimsJob
 
 STATIONARY = {"linear": 1e-6, "relu^p": 1e-4, "relu": 1e-3}
@@ -19,8 +19,6 @@ RESTING = 1e-2
 """Relative change of a squared norm between the last two kept steps up to which the norm is at rest."""
 LEMMA_3 = 1e-2
 """Relative deviation from Lemma 3 up to which a run must satisfy the consequences of the lemma."""
-COLLAPSED = 1e-6
-"""Share of the initial ‖θ‖ below which a network counts as zero."""
 
 
 def tolerance(run: Run) -> float:
@@ -38,9 +36,8 @@ def _stack(values: list[np.ndarray]) -> np.ndarray:
 
 
 def _collapsed(task: TaskNetworks) -> np.ndarray:
-    """Whether the network of each seed has gone to zero, (seed)."""
-    norms = np.sqrt(task.squared_norms.sum(-1))
-    return norms[:, -1] < COLLAPSED * norms[:, 0]
+    """Whether the network of each seed has collapsed to zero, (seed)."""
+    return collapsed(largest_output(task.margins[:, -1])).numpy()
 
 
 def _without_collapsed(run: Run, measured: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -49,9 +46,9 @@ def _without_collapsed(run: Run, measured: np.ndarray) -> tuple[np.ndarray, list
     Returns:
         ``measured`` (task, seed, step, part) with NaN for these networks, and a note of how many there are, if any.
     """
-    collapsed = np.stack([_collapsed(task) for task in run.tasks])
-    note = f"{collapsed.sum()} of {collapsed.size} networks collapsed to zero and are left out"
-    return np.where(collapsed[:, :, None, None], np.nan, measured), [note] if collapsed.any() else []
+    zero = np.stack([_collapsed(task) for task in run.tasks])
+    note = f"{zero.sum()} of {zero.size} networks collapsed to zero and are left out"
+    return np.where(zero[:, :, None, None], np.nan, measured), [note] if zero.any() else []
 
 
 def alignment(run: Run) -> Measured:
@@ -140,8 +137,8 @@ def rank_one(run: Run) -> Measured:
         return per_task
 
     measured = _stack([ratios(task) for task in run.tasks])
-    collapsed = sum(int(_collapsed(task).sum()) for task in run.tasks)
-    notes = [f"{collapsed} networks collapsed to zero"] if collapsed else []
+    zero = sum(int(_collapsed(task).sum()) for task in run.tasks)
+    notes = [f"{zero} networks collapsed to zero"] if zero else []
     if run.job.network.initialisation == "balanced":
         notes.append("a balanced start with a scalar output already has rank one")
     parts = [f"layer {k}" for k in range(1, run.job.network.depth)]

@@ -19,6 +19,7 @@ LONG_NAMES = {
     "loss": "mean training loss",
     "error": "share of samples with the wrong sign of the output",
     "margin_error": "share of samples with y f(x) below the margin",
+    "largest_output": "largest |f(x)|; below 1e-3 the network has collapsed to zero",
     "frobenius_norm": "Frobenius norm of a layer's weight matrix",
     "spectral_norm": "spectral norm of a layer's weight matrix",
     "norm_ratio": "Frobenius norm over spectral norm",
@@ -124,12 +125,13 @@ def _evaluate_task(
 
 
 def _losses(job: EvaluateJob, weights: Sequence[Tensor], inputs: Tensor, labels: Tensor) -> xr.Dataset:
-    """Loss, error and margin error of one model, ``(seed, step)``."""
+    """Losses, errors and largest output of one model, ``(seed, step)``."""
     margins = labels.unsqueeze(1) * outputs(job.network, weights, inputs)  # (seed, step, sample)
     values = {
         "loss": measure.loss(margins, job.loss),
         "error": measure.error(margins),
         "margin_error": measure.margin_error(margins, job.margin),
+        "largest_output": measure.largest_output(margins),
     }
     return xr.Dataset({name: (("seed", "step"), value.cpu().numpy()) for name, value in values.items()})
 
