@@ -29,6 +29,7 @@ rule all:
     default_target: True
     input:
         rules.figures.input,
+        rules.hypotheses.output if CONFIG.summed else [],
         rules.claims.input if MODELS or CLAIMED else [],
     message:
         "Figures are in results/figures, claims in results/claims.json"

@@ -31,9 +31,10 @@ rule evaluate:
 rule gather:
     input:
         evaluations=of_experiment(rules.evaluate.output),
-        code=modules("evaluate", "store"),
+        code=modules("evaluate", "collapse", "statistics", "store"),
     output:
-        layout.result(layout.SUMMARY),
+        summary=layout.result(layout.SUMMARY),
+        table=layout.result(layout.TABLE, ".csv"),
     log:
         layout.log(layout.SUMMARY),
     benchmark:
@@ -42,8 +43,28 @@ rule gather:
         **asks(estimates.gather),
     params:
         settings=settings(jobs.GatherJob),
-        results=lambda wildcards, output: Path(output[0]).parents[1],
+        results=lambda wildcards, output: Path(output.summary).parents[1],
     message:
         "Gather the evaluations of {wildcards.experiment}"
     shell:
-        "decaymerge gather {params.results} {output} --settings {params.settings:q} > {log} 2>&1"
+        "decaymerge gather {params.results} {output.summary} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule hypotheses:
+    input:
+        summaries=expand(rules.gather.output.summary, experiment=CONFIG.summed),
+        code=modules("hypotheses", "collapse", "statistics", "store"),
+    output:
+        "results/hypotheses.csv",
+    log:
+        "logs/hypotheses.log",
+    benchmark:
+        "benchmarks/hypotheses.tsv"
+    resources:
+        **asks(estimates.VERDICTS),
+    params:
+        settings=jobs.HypothesesJob.of(CONFIG).model_dump_json(),
+    message:
+        "Judge the hypotheses about sums of networks"
+    shell:
+        "decaymerge hypotheses {output} {input.summaries} --settings {params.settings:q} 2>&1 | tee {log}"

@@ -1,7 +1,7 @@
 """Figures. A single rule draws all of them. ``config/figures.py`` has the table of figures."""
 
 SOURCES = {
-    "summary": rules.gather.output,
+    "summary": rules.gather.output.summary,
     "claims": rules.check_claims.output.traces,
     "scan": rules.scan_model.output,
 }

@@ -3,7 +3,7 @@
 
 rule overview:
     input:
-        results=expand(rules.gather.output, experiment=CONFIG.summarised)
+        results=expand(rules.gather.output.summary, experiment=CONFIG.summarised)
         + expand(rules.check_claims.output.traces, experiment=CLAIMED)
         + expand(rules.scan_model.output, model=MODELS),
         code=modules("figures", "scan", "store"),

@@ -58,6 +58,7 @@ def test_blocks_cover_each_seed_once_and_grow_at_the_end() -> None:
     assert blocks == ["0-2", "3-5", "6-7"]
     assert [seed for block in blocks for seed in jobs.seeds_of(block)] == list(range(8))
     assert jobs.seed_blocks(experiment(seeds=12, seeds_per_job=3))[:2] == blocks[:2]
+    assert jobs.seed_blocks(experiment(seeds=5, seeds_per_job=3, first_seed=8)) == ["8-10", "11-12"]
 
 
 def test_merge_sets() -> None:

@@ -39,7 +39,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_no_text_is_clipped_and_none_overlaps(figure: str, names: list[str], results: Path) -> None:
     picture = drawn(figure_job(config_of(PANELS), figure, names), summaries_of(results, names))
     title = picture.get_suptitle()
-    assert "standard deviation over seeds" in title and "n = 40 samples" in title
+    assert "10% to 90% quantile over seeds" in title and "n = 40 samples" in title
     inches, (width, height) = picture.get_tightbbox(), picture.get_size_inches()
     assert inches.x0 >= 0 and inches.y0 >= 0 and inches.x1 <= width and inches.y1 <= height
     legend = picture.legends[0].get_window_extent()

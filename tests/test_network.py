@@ -9,6 +9,7 @@ from torch import Tensor
 
 from builders import ACTIVATIONS, FORMS, network_of, random_batch, reference_outputs
 from decaymerge import measure
+from decaymerge.collapse import collapsed
 from decaymerge.config.numbers import Loss
 from decaymerge.gradient import Gradient
 from decaymerge.network import TILE, initialise, outputs
@@ -157,7 +158,7 @@ def test_no_kernel_needs_the_cpu(activation: str, power: float, hidden: list[int
 @pytest.mark.parametrize("kind", measure.LOSSES)
 def test_a_collapsed_network_has_the_loss_of_a_zero_output(kind: Loss) -> None:
     margins = torch.tensor([[0.0, 9e-4, -9e-4], [0.0, 0.0, 2e-3]], dtype=torch.float64)
-    collapsed = measure.collapsed(measure.largest_output(margins))
-    assert collapsed.tolist() == [True, False]
-    zero = measure.loss(torch.zeros_like(margins), kind)
-    assert (measure.loss(margins, kind) - zero).abs()[0] < 1e-3
+    zero = collapsed(measure.largest_output(margins))
+    assert zero.tolist() == [True, False]
+    of_zero = measure.loss(torch.zeros_like(margins), kind)
+    assert (measure.loss(margins, kind) - of_zero).abs()[0] < 1e-3

@@ -1,7 +1,6 @@
 """Measurements of networks: losses and errors from margins, norms and ranks from weights."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -9,16 +8,11 @@ from torch.nn import functional
 
 from decaymerge.config.numbers import Loss
 
-Array = TypeVar("Array", bound=Any)
-"""A tensor, or an array of numpy or xarray."""
 LOSSES: dict[Loss, Callable[[Tensor], Tensor]] = {
     "logistic": lambda margins: functional.softplus(-margins),
     "exponential": lambda margins: torch.exp(-margins),
 }
 """ℓ(z) of each margin z."""
-COLLAPSED = 1e-3
-"""A network has collapsed to zero if no |f(x_i)| reaches this value (ours). Its loss is then within 1e-3 of ℓ(0),
-which is log 2 for the logistic loss; its error, norm ratios and directions are those of rounding."""
 
 
 def loss(margins: Tensor, kind: Loss) -> Tensor:
@@ -37,13 +31,8 @@ def margin_error(margins: Tensor, threshold: float) -> Tensor:
 
 
 def largest_output(margins: Tensor) -> Tensor:
-    """max_i |f(x_i)|, the largest modulus of a margin: (…, sample) to (…)."""
+    """max_i |f(x_i)|, the largest modulus of a margin: (…, sample) to (…). It decides on collapse."""
     return margins.abs().amax(-1)
-
-
-def collapsed(largest: Array) -> Array:
-    """Whether networks have collapsed to zero, from ``largest_output``, of the same shape; NaN has not."""
-    return largest < COLLAPSED
 
 
 def frobenius_norm(weight: Tensor) -> Tensor:

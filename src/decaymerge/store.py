@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from decaymerge.atomic import atomic_file
 from decaymerge.config.base import Settings
 from decaymerge.errors import UserError
-from decaymerge.provenance import provenance
+from decaymerge.provenance import made_by, provenance
 
 UNITS = "1"
 """All quantities of this project are pure numbers."""
@@ -70,6 +71,21 @@ def read(path: Path, *needed: str) -> xr.Dataset:
             " give a file of the right stage"
         )
     return loaded
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write ``table`` to ``path`` as CSV, completely or not at all; its first line, a comment, is the provenance.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with atomic_file(path) as temporary:
+        temporary.write_text(f"# {made_by()}\n{table.to_csv(index=False, float_format='%.9g')}")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table that ``write_table`` has written."""
+    return pd.read_csv(path, comment="#", keep_default_na=False, na_values=[""])
 
 
 def weights_to_dataset(

@@ -6,8 +6,9 @@ import torch
 from decaymerge.claims.curvature import minimum_norm_residual, sharpness
 from decaymerge.claims.networks import Run, TaskNetworks
 from decaymerge.claims.verdict import Claim, Measured
+from decaymerge.collapse import collapsed
 from decaymerge.gradient import relative_residual
-from decaymerge.measure import LOSSES, collapsed, frobenius_norm, largest_output, spectral_norm
+from decaymerge.measure import LOSSES, frobenius_norm, largest_output, spectral_norm
 from decaymerge.workflow.jobs import ClaimsJob
 
 STATIONARY = {"linear": 1e-6, "relu^p": 1e-4, "relu": 1e-3}

@@ -143,13 +143,34 @@ def evaluate(
 
 @app.command()
 def gather(results: Results, output: Output, settings: JobSettings) -> None:
-    """Gather all evaluations of one experiment in one file."""
+    """Gather all evaluations of one experiment in one file, and write its table next to it."""
     from decaymerge import evaluate as stage
     from decaymerge import store
+    from decaymerge.evaluate.table import table
     from decaymerge.workflow.jobs import GatherJob
 
     job = GatherJob.parse(settings)
-    store.write(stage.gather(job, results), output, job)
+    summary = stage.gather(job, results)
+    store.write(summary, output, job)
+    store.write_table(table(summary), output.with_name("table.csv"))
+
+
+@app.command()
+def hypotheses(
+    output: Annotated[Path, typer.Argument(help="Table to write, CSV.")],
+    summaries: Annotated[list[Path], typer.Argument(help="Summaries of the experiments, in their order.")],
+    settings: JobSettings,
+) -> None:
+    """Judge the hypotheses about sums of networks."""
+    from decaymerge import hypotheses as stage
+    from decaymerge import store
+    from decaymerge.workflow.jobs import HypothesesJob
+
+    job = HypothesesJob.parse(settings)
+    files = [store.read(path, "loss", "test_loss", "largest_output") for path in summaries]
+    verdicts = stage.judge(job.experiments, files, job.weight_decay)
+    store.write_table(verdicts, output)
+    print(verdicts.to_string(index=False, float_format="{:.3g}".format))
 
 
 @app.command()

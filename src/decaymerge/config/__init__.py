@@ -98,6 +98,11 @@ class Config(Settings):
         return list(dict.fromkeys([*by_summary, *alone]))
 
     @cached_property
+    def summed(self) -> list[str]:
+        """Experiments with a summary that merge by summing: the hypotheses are about them."""
+        return [name for name in self.summarised if "sum" in self.experiments[name].merges]
+
+    @cached_property
     def pictures(self) -> dict[str, Picture]:
         """Every figure of the run by the name of its file; an experiment that no other figure shows has its own."""
         pictures = {figure: Picture(figure, names) for figure, names in self.comparisons.items()}

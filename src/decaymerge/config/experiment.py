@@ -135,7 +135,9 @@ class Experiment(Settings):
     network: Network
     training: Training
     seeds: Size
-    """Number of repeats: seeds 0, 1, …"""
+    """Number of repeats."""
+    first_seed: Annotated[Whole, Field(ge=0, le=10**6)] = 0
+    """Repeats are numbered from here. Another number repeats an experiment with other random numbers."""
     seeds_per_job: Count = 10
     """Seeds trained together by one job. Add seeds in multiples of it: a last block that is not full is
     trained again when it grows."""

@@ -109,7 +109,7 @@ FIGURES: dict[str, FigureRow] = {
         caption="One task, minibatch SGD, linear and quadratic labels (Figure 2 of the paper). From the top: mean"
         " over layers of the inverse norm ratio ‖W‖₂/‖W‖_F, error, margin error and training loss at the last step,"
         " against λ. The paper finds that the ratio grows with λ even where the network errs.",
-        needs=("loss", "merge_set", "norm_ratio", "margin_error"),
+        needs=("loss", "merge_set", "largest_output", "norm_ratio", "margin_error"),
         default=("labels_linear", "labels_quadratic"),
         check=_single_tasks,
     ),
@@ -117,7 +117,7 @@ FIGURES: dict[str, FigureRow] = {
         shows="own and merged networks of two tasks",
         caption="Two tasks (Figure 3 of the paper): own and merged networks on independent inputs and on the same"
         " inputs, the gap between merged and own loss against λ, and the stable rank of each layer along training.",
-        needs=("loss", "merge_set", "stable_rank"),
+        needs=("loss", "merge_set", "largest_output", "stable_rank"),
         default=("independent", "same_inputs", "weight_decay"),
         check=_two_panels_and_a_sweep,
     ),
@@ -134,20 +134,20 @@ FIGURES: dict[str, FigureRow] = {
         shows="own and merged networks of this experiment",
         caption="The pictures of Figure 3 for the experiment {names}: loss of own and merged networks along"
         " training, loss and gap against λ at the last step, and stable rank.",
-        needs=("loss", "merge_set", "stable_rank"),
+        needs=("loss", "merge_set", "largest_output", "stable_rank"),
     ),
     "many_tasks": FigureRow(
         shows="sums of more and more networks",
         caption="Networks of more and more tasks, summed: training loss and error of the sum and of the own"
         " networks, mean over the tasks in the sum, at the last step. Ours, not the paper's.",
-        needs=("loss", "merge_set"),
+        needs=("loss", "merge_set", "largest_output"),
         check=_sums_of_one_sweep,
     ),
     "depth": FigureRow(
         shows="own networks and their sum against the depth",
         caption="Training loss of own networks, and loss and error of their sum at the last step, against the"
         " number of weight matrices. Ours, not the paper's.",
-        needs=("loss", "merge_set"),
+        needs=("loss", "merge_set", "largest_output"),
         check=_sums_of_different_depths,
     ),
     "gap_by_layer": FigureRow(
@@ -155,14 +155,14 @@ FIGURES: dict[str, FigureRow] = {
         caption="The gap between the loss of the sum and of the own networks at the last step, in parts that add"
         " up to it: what each layer's cross terms bring, counted where a signal first leaves the own network, and"
         " where it last comes back. Ours, not the paper's.",
-        needs=("loss_increment", "cross_term"),
+        needs=("loss_increment", "cross_term", "largest_output"),
         check=_sums_by_layer,
     ),
     "phase": FigureRow(
         shows="own networks and their sum over steps and λ",
         caption="Training loss of own networks and of their sum, and the gap between them, over steps and λ."
         " Ours, not the paper's.",
-        needs=("loss", "merge_set"),
+        needs=("loss", "merge_set", "largest_output"),
         check=_sums,
     ),
 }

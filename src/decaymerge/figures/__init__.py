@@ -1,4 +1,4 @@
-"""Stage ``figures``: pictures of summaries, claims and scans. Only means, ranges and differences are computed here.
+"""Stage ``figures``: pictures of summaries, claims and scans, of which they compute only means and quantiles.
 
 The function ``draw`` of ``figures/NAME.py`` draws the figure NAME. It takes the job and the files that the figure
 shows, and returns a matplotlib figure, or a table as Markdown. ``config/figures.py`` has a row for each figure.
@@ -11,6 +11,8 @@ from pathlib import Path
 import xarray as xr
 
 from decaymerge.atomic import atomic_file
+from decaymerge.collapse import describe_collapse, without_collapsed
+from decaymerge.config.figures import FIGURES
 from decaymerge.figures.style import save
 from decaymerge.provenance import made_by
 from decaymerge.workflow.jobs import FigureJob
@@ -18,6 +20,8 @@ from decaymerge.workflow.jobs import FigureJob
 
 def draw(job: FigureJob, files: Sequence[xr.Dataset], output: Path) -> None:
     """Write a figure to ``output`` (PDF) and to a PNG next to it, or a table to ``output`` (Markdown).
+
+    Collapsed networks are left out of every figure, and its title says how many they are.
 
     Args:
         job: The figure, and the experiments or models that it shows.
@@ -27,8 +31,14 @@ def draw(job: FigureJob, files: Sequence[xr.Dataset], output: Path) -> None:
     Raises:
         UserError: a file cannot be written.
     """
+    notes = []
+    if FIGURES[job.figure].reads == "summary":
+        collapses = [(name, describe_collapse(file)) for name, file in zip(job.names, files, strict=True)]
+        notes = [f"{name}: {collapse}" for name, collapse in collapses if collapse]
+        files = [without_collapsed(file) for file in files]
     picture = import_module(f"{__name__}.{job.figure}").draw(job, files)
     if not isinstance(picture, str):
+        picture.suptitle("\n".join([picture.get_suptitle(), *notes]), fontsize="small")
         return save(picture, output, job)
     with atomic_file(output) as temporary:
         temporary.write_text(f"{picture}\n\nMade by {made_by()}.\n")

@@ -25,12 +25,13 @@ def draw(job: FigureJob, traces: Sequence[xr.Dataset]) -> Figure:
     sweep = xr.concat([trace.interference for trace in traces], xr.Variable("overlap", overlaps))
     sweep = sweep.sortby("overlap").stack(network=("task", "seed"))
     description = describe_experiment(job.experiments[0])
-    title = f"{description}\nlines: mean over seeds and tasks; bands: their standard deviation"
+    title = f"{description}\nlines: mean over seeds and tasks; bands: 10% to 90% quantile"
     figure, axes = panels(sweep.sizes["weight_decay"], title, inches=(3.4, 2.8))
     for ax, weight_decay in zip(axes, sweep.weight_decay.values, strict=True):
         for style, side in enumerate(sweep.side.values):
             values = sweep.sel(weight_decay=weight_decay, side=side).dropna("overlap", how="all")
-            mean, deviation = values.mean("network"), values.std("network")
+            mean = values.mean("network")
+            low, high = values.quantile([0.1, 0.9], "network").transpose("quantile", ...)
             hollow = side == "predicted"  # its points lie on the measured ones: larger rings show both
             ax.plot(
                 values.overlap,
@@ -42,9 +43,7 @@ def draw(job: FigureJob, traces: Sequence[xr.Dataset]) -> Figure:
                 linestyle="--" if style else "-",
                 label=side,
             )
-            ax.fill_between(
-                values.overlap, mean - deviation, mean + deviation, color=COLOURS[style], alpha=0.2
-            )
+            ax.fill_between(values.overlap, low, high, color=COLOURS[style], alpha=0.2)
         ax.set(xlabel="cosine of the angle between the tasks", ylabel="‖W₁′x‖, mean over x")
         ax.set_yscale("symlog", linthresh=0.1)
         ax.set_ylim(bottom=0)

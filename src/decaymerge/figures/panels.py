@@ -1,4 +1,4 @@
-"""Panels that several figures share. Lines are means over seeds, bands are standard deviations or ranges."""
+"""Panels that several figures share. Lines are means over seeds, bands are quantiles or ranges."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
 
-from decaymerge.figures.style import COLOURS, DASHES, MARKERS
+from decaymerge.figures.style import BAND, COLOURS, DASHES, MARKERS
 
 MODEL_LABELS = {"own": "own network", "sum": "sum of weights", "average": "average of weights"}
 OWN_STYLE, MERGED_STYLE, LAYER_STYLE = 0, 1, 4
@@ -136,14 +136,8 @@ def _decades(positive: np.ndarray) -> list[float]:
     return [10.0**exponent for exponent in exponents if 10.0**exponent <= positive.max() * 1.01]
 
 
-def _standard_deviation(values: pd.Series) -> tuple[float, float]:
-    """Ends of a band: mean ∓ standard deviation, the lower one kept positive, since 0 would break a log axis."""
-    mean, deviation = float(values.mean()), float(values.std()) if len(values) > 1 else 0.0
-    return max(mean - deviation, np.finfo(float).tiny), mean + deviation
-
-
 def lines(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str, order: Sequence[str]) -> None:
-    """Draw means over seeds as lines, and standard deviations as bands.
+    """Draw means over seeds as lines, and quantiles as bands.
 
     Args:
         ax: Where to draw.
@@ -171,7 +165,7 @@ def lines(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str, order: Sequenc
         palette=[COLOURS[style] for style in styles],
         markers=[MARKERS[style] for style in styles],
         dashes=[DASHES[style % len(DASHES)] for style in styles],
-        errorbar=_standard_deviation,
+        errorbar=("pi", BAND),
         markevery=max(1, frame[x].nunique() // 8),
         ax=ax,
     )

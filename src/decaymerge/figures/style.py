@@ -22,7 +22,9 @@ DASHES: list[tuple[float, ...]] = [(), (4, 1.5), (1, 1), (3, 1, 1, 1), (5, 1, 1,
 PANEL_INCHES = (2.7, 2.3)
 LEGEND_INCHES = 1.6
 """Width of one entry of a legend."""
-OVER_SEEDS = "lines: mean over seeds; bands: standard deviation over seeds"
+BAND = 80
+"""Percentage of the seeds that a band covers. Quantiles are the same on a linear and on a log axis."""
+OVER_SEEDS = "lines: mean over seeds; bands: 10% to 90% quantile over seeds"
 RANGE_OVER_SEEDS = "lines: mean over seeds; bands: range over seeds"
 
 

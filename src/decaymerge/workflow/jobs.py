@@ -199,6 +199,20 @@ class FigureJob(Job):
         return cls(figure=kind, names=names, experiments=experiments, drawing=drawing)
 
 
+class HypothesesJob(Job):
+    """The hypotheses about sums, on all experiments that merge by summing and are shown by their summaries."""
+
+    experiments: dict[str, Experiment]
+    weight_decay: WeightDecay
+    """λ at which they are judged; the nearest of an experiment's own is taken."""
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """The whole run."""
+        experiments = {name: config.experiments[name] for name in config.summed}
+        return cls(experiments=experiments, weight_decay=config.figures.weight_decay)
+
+
 class ScanJob(Job):
     """Scan of one checkpoint."""
 
@@ -229,10 +243,8 @@ def weight_decays(training: Training) -> list[str]:
 
 def seed_blocks(experiment: Experiment) -> list[str]:
     """Names ``first-last`` of the blocks of seeds, each trained by one job."""
-    size = experiment.seeds_per_job
-    return [
-        f"{first}-{min(first + size, experiment.seeds) - 1}" for first in range(0, experiment.seeds, size)
-    ]
+    size, end = experiment.seeds_per_job, experiment.first_seed + experiment.seeds
+    return [f"{first}-{min(first + size, end) - 1}" for first in range(experiment.first_seed, end, size)]
 
 
 def seeds_of(block: str) -> list[int]:

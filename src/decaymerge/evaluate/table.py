@@ -1,0 +1,52 @@
+"""The table of an experiment: what its summary holds at the last step, as means over seeds with intervals."""
+
+import pandas as pd
+import xarray as xr
+
+from decaymerge.collapse import collapsed_networks, without_collapsed
+from decaymerge.statistics import interval
+
+BY_MODEL = ["loss", "test_loss", "error", "test_error", "margin_error"]
+KEYS = ["quantity", "merge_set", "weight_decay", "model", "task"]
+
+
+def quantities(summary: xr.Dataset) -> xr.Dataset:
+    """What the table shows, at the last step, (merge_set, weight_decay, seed, model, task).
+
+    The task ``mean`` is the mean over the tasks of a merge set, seed by seed. ``gap`` and ``test_gap`` are losses
+    minus those of the own network. ``inverse_norm_ratio`` is the mean over layers of ‖W‖₂/‖W‖_F. Norms of a merged
+    network are the same for each task.
+
+    Args:
+        summary: A summary without its collapsed networks.
+    """
+    last = summary.isel(step=-1, drop=True)
+    values = last[BY_MODEL]
+    for gap, loss in {"gap": "loss", "test_gap": "test_loss"}.items():
+        values[gap] = (last[loss] - last[loss].sel(model="own", drop=True)).where(last.model != "own")
+    values["inverse_norm_ratio"] = (1 / last.norm_ratio).mean("layer")
+    for layer in last.layer.values:
+        values[f"stable_rank_{layer}"] = last.stable_rank.sel(layer=layer, drop=True)
+    mean = values.mean("task").expand_dims(task=["mean"])
+    return xr.concat([values, mean], "task")
+
+
+def table(summary: xr.Dataset) -> pd.DataFrame:
+    """A row for each quantity, merge set, λ, model and task: mean, 95% interval, seeds, collapsed networks.
+
+    ``change`` is the mean of the paired differences to the λ before, with its interval ``change_low`` to
+    ``change_high`` and ``rises``, the number of seeds in which the quantity is larger than there. Seeds with a
+    collapsed own network are left out; ``collapsed`` is the number of such networks at this λ, of all tasks.
+
+    Args:
+        summary: The summary of an experiment, with λ in ascending order.
+    """
+    values = quantities(without_collapsed(summary)).to_dataarray("quantity")
+    change = values.diff("weight_decay")
+    statistics = interval(values).drop_vars("p")
+    for name, of_change in interval(change)[["mean", "low", "high"]].data_vars.items():
+        statistics["change" if name == "mean" else f"change_{name}"] = of_change
+    statistics["rises"] = (change > 0).sum("seed").where(change.notnull().any("seed"))
+    statistics["collapsed"] = collapsed_networks(summary).sum(("seed", "task"))
+    frame = statistics.to_dataframe(dim_order=KEYS).reset_index()
+    return frame[frame.n > 0].reset_index(drop=True)
