@@ -5,8 +5,8 @@ INSTALLED := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: default smoke paper beyond report docs test test-all slurm-test fault-test browser check bench lint format \
-	lock schema clean
+.PHONY: default smoke paper beyond sensitivity report docs test test-all slurm-test fault-test browser check bench \
+	lint format lock schema clean
 
 snakemake_in := $(BIN)/python -m decaymerge.workflow.run
 
@@ -21,6 +21,9 @@ paper: $(INSTALLED)
 
 beyond: $(INSTALLED)
 	@$(snakemake_in) runs/beyond config/beyond.yaml $(ARGS)
+
+sensitivity: $(INSTALLED)
+	@$(snakemake_in) runs/sensitivity config/sensitivity.yaml $(ARGS)
 
 RUN ?= .
 CONFIG ?= config/config.yaml

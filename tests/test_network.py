@@ -10,6 +10,7 @@ from torch import Tensor
 from builders import ACTIVATIONS, FORMS, network_of, random_batch, reference_outputs
 from decaymerge import measure
 from decaymerge.collapse import collapsed
+from decaymerge.config.experiment import Network
 from decaymerge.config.numbers import Loss
 from decaymerge.gradient import Gradient
 from decaymerge.network import TILE, initialise, outputs
@@ -76,6 +77,14 @@ def test_rotating_inputs_and_first_layer_together_changes_nothing() -> None:
         outputs(network, [steps[0] @ rotation.T, *steps[1:]], inputs @ rotation.T),
         outputs(network, steps, inputs),
     )
+
+
+def test_the_initial_scale_multiplies_every_weight() -> None:
+    network = Network.model_validate({"hidden": [5, 4]})
+    plain = initialise(network, 6, np.random.default_rng(0))
+    scaled = initialise(network.model_copy(update={"initial_scale": 0.5}), 6, np.random.default_rng(0))
+    for weight, other in zip(plain, scaled, strict=True):
+        np.testing.assert_array_equal(other, 0.5 * weight)
 
 
 def test_initial_variances() -> None:

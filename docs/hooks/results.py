@@ -1,40 +1,204 @@
-"""Write the table of claims in ``results.md`` from a run: ``python docs/hooks/results.py results/claims.json``."""
+"""Write the tables of the pages from ``docs/numbers``: ``python docs/hooks/results.py``.
 
+A table stands between ``<!-- name run -->`` and ``<!-- end -->``. The function ``name`` of this module writes it,
+from the folder ``docs/numbers/run`` (see ``tables.py``).
+"""
+
+import re
 import sys
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from decaymerge.claims import CLAIMS, Verdict, read
+import numpy as np
+import pandas as pd
 
-PAGE = Path(__file__).parents[1] / "explanation/results.md"
-HEAD = ["| claim | source | what is claimed | outcome | worst measured | slack |", "| --- " * 6 + "|"]
+from decaymerge import store
+from decaymerge.claims import CLAIMS
+from decaymerge.hypotheses import HYPOTHESES
+
+DOCS = Path(__file__).parents[1]
+PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("**/*.md"))]
+BLOCK = re.compile(r"(?<=<!-- )(\w+) (\w+) -->\n.*?<!-- end", re.DOTALL)
+PERCENT = 100.0
 
 
-def claims_table(verdicts: Sequence[Verdict]) -> str:
-    """Markdown: a row for each claim about trained networks, with its outcomes and its verdict of least slack."""
-    return "\n".join(
-        HEAD + [_row(name, [verdict for verdict in verdicts if verdict.claim == name]) for name in CLAIMS]
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def with_interval(row: pd.Series, name: str = "mean", factor: float = 1.0) -> str:
+    """A mean and half the width of its interval, which has two digits; the mean alone where all seeds agree."""
+    low, high = ("low", "high") if name == "mean" else (f"{name}_low", f"{name}_high")
+    mean, half = factor * row[name], factor * (row[high] - row[low]) / 2
+    if not np.isfinite(mean):
+        return ""
+    if not half > 1e-9 * abs(mean):
+        return f"{mean:.3g}"
+    decimals = max(0, 1 - int(np.floor(np.log10(half))))
+    return f"{mean:.{decimals}f} ± {half:.{decimals}f}"
+
+
+class Table:
+    """The rows of one experiment, by quantity and model.
+
+    Args:
+        run: Folder of ``docs/numbers``.
+        experiment: Its name.
+    """
+
+    def __init__(self, run: Path, experiment: str) -> None:
+        table = store.read_table(run / f"{experiment}.csv")
+        table = table[table.merge_set == table.merge_set.iloc[-1]]
+        self.rows = {(row.quantity, row.model, row.weight_decay): row for _, row in table.iterrows()}
+        self.sweep = sorted(table.weight_decay.unique())
+
+    def cell(self, quantity: str, model: str, weight_decay: float, factor: float = 1.0) -> str:
+        """Mean and interval of a quantity, or a dash where there is none."""
+        row = self.rows.get((quantity, model, weight_decay))
+        return "-" if row is None else with_interval(row, factor=factor)
+
+    def networks(self, weight_decay: float) -> str:
+        """Number of seeds whose networks have not collapsed, and how many networks have."""
+        row = self.rows.get(("loss", "own", weight_decay))
+        if row is None:
+            return "all collapsed"
+        return f"{row.n:g}" + (f" ({row.collapsed:g} networks collapsed)" if row.collapsed else "")
+
+
+MERGING = {
+    "independent": "independent",
+    "same_inputs": "same inputs",
+    "weight_decay": "weight decay",
+    "fashion_mnist": "Fashion-MNIST",
+}
+
+
+def _over_merging(run: Path, head: Sequence[str], cells: Callable[[Table, float], Sequence[str]]) -> str:
+    rows = []
+    for experiment, title in MERGING.items():
+        table = Table(run, experiment)
+        for i, decay in enumerate(table.sweep):
+            rows.append(["" if i else title, f"{decay:g}", *cells(table, decay), table.networks(decay)])
+    return markdown(["experiment", "λ", *head, "seeds"], rows)
+
+
+def losses(run: Path) -> str:
+    """Losses of own networks, and gaps of merged ones, of Figure 3 and Fashion-MNIST."""
+    head = ["own loss", "own test loss", "gap of the sum", "test gap of the sum", "gap of the average"]
+    columns = [("loss", "own"), ("test_loss", "own"), ("gap", "sum"), ("test_gap", "sum"), ("gap", "average")]
+    return _over_merging(run, head, lambda table, decay: [table.cell(*column, decay) for column in columns])
+
+
+def errors(run: Path) -> str:
+    """Errors and stable ranks of Figure 3 and Fashion-MNIST."""
+    head = ["own test error %", "error of the sum %", "test error of the sum %", "stable rank W₁", "W₂"]
+    percent = [("test_error", "own"), ("error", "sum"), ("test_error", "sum")]
+    ranks = [("stable_rank_1", "own"), ("stable_rank_2", "own")]
+    return _over_merging(
+        run,
+        head,
+        lambda table, decay: [
+            *(table.cell(*column, decay, PERCENT) for column in percent),
+            *(table.cell(*column, decay) for column in ranks),
+        ],
     )
 
 
-def _row(name: str, verdicts: Sequence[Verdict]) -> str:
-    outcomes = Counter(verdict.outcome for verdict in verdicts)
-    counts = ", ".join(f"{outcome} {count}" for outcome, count in sorted(outcomes.items()))
-    measured = [verdict for verdict in verdicts if verdict.slack is not None]
-    judged = [verdict for verdict in measured if verdict.outcome != "assumption unmet"] or measured
-    worst = min(judged, key=lambda verdict: verdict.slack or 0)
+def hypotheses(run: Path) -> str:
+    """The four hypotheses: effect, interval and outcome."""
+    verdicts = store.read_table(run / "hypotheses.csv")
+    rows = []
+    for key, hypothesis in HYPOTHESES.items():
+        for _, row in verdicts[verdicts.hypothesis == key].iterrows():
+            place = f"{row.experiment}, {row.samples} data"
+            claimed = f"{hypothesis.side} {hypothesis.threshold:g}"
+            rows.append([hypothesis.statement, place, claimed, with_interval(row), row.outcome])
+    return markdown(["hypothesis", "experiment", "claimed", "effect", "outcome"], rows)
+
+
+def figure2(run: Path) -> str:
+    """Figure 2: inverse norm ratio with its change from the λ before, and errors."""
+    head = ["labels", "λ", "mean ‖W‖₂/‖W‖_F", "change from the λ before", "seeds that rise"]
+    head += ["error %", "test error %", "loss", "test loss", "networks left"]
+    rows = []
+    for experiment, title in {"labels_linear": "linear", "labels_quadratic": "quadratic"}.items():
+        table = Table(run, experiment)
+        for i, decay in enumerate(table.sweep):
+            ratio = table.rows["inverse_norm_ratio", "own", decay]
+            rises = "" if np.isnan(ratio.rises) else f"{ratio.rises:g}"
+            cells = [with_interval(ratio), with_interval(ratio, "change"), rises]
+            cells += [table.cell(name, "own", decay, PERCENT) for name in ("error", "test_error")]
+            cells += [table.cell(name, "own", decay) for name in ("loss", "test_loss")]
+            rows.append(["" if i else title, f"{decay:g}", *cells, table.networks(decay)])
+    return markdown(head, rows)
+
+
+def overlap(run: Path) -> str:
+    """How many times the bound by ε/λ exceeds the bound from the data."""
+    ratios = store.read_table(run / "interference.csv").sort_values(["weight_decay", "experiment"])
+    rows = [
+        [row.experiment.removeprefix("overlap_"), f"{row.weight_decay:g}", with_interval(row)]
+        for _, row in ratios.iterrows()
+    ]
+    return markdown(["overlap, %", "λ", "bound by ε/λ over bound from the data"], rows)
+
+
+def claims(run: Path) -> str:
+    """A row for each claim about trained networks, with its outcomes and its verdict of least slack."""
+    verdicts = store.read_table(run / "claims.csv")
+    rows = [_claim(name, verdicts[verdicts.claim == name]) for name in CLAIMS]
+    return markdown(["claim", "source", "what is claimed", "outcome", "worst measured", "slack"], rows)
+
+
+def _claim(name: str, verdicts: pd.DataFrame) -> list[str]:
+    outcomes = ", ".join(
+        f"{outcome} {count}" for outcome, count in sorted(verdicts.outcome.value_counts().items())
+    )
+    measured = verdicts[verdicts.slack.notna()]
+    judged = measured[measured.outcome != "assumption unmet"]
+    worst = (judged if len(judged) else measured).nsmallest(1, "slack").iloc[0]
     sides = f"{worst.measured:.3g} against {worst.bound:.3g}"
-    return f"| `{name}` | {CLAIMS[name].source} | {CLAIMS[name].brief} | {counts} | {sides} | {worst.slack:.3g} |"
+    return [f"`{name}`", CLAIMS[name].source, CLAIMS[name].brief, outcomes, sides, f"{worst.slack:.3g}"]
+
+
+def scans(run: Path) -> str:
+    """The claims about transformers: measured side of each model."""
+    verdicts = store.read_table(run / "claims.csv")
+    verdicts = verdicts[verdicts.experiment.str.startswith("scan/")]
+    table = verdicts.pivot(index="claim", columns="experiment", values="measured")
+    bounds = {row.claim: row.bound for _, row in verdicts.iterrows()}
+    rows = [[f"`{name}`", f"{bounds[name]:g}", *(f"{x:.3g}" for x in row)] for name, row in table.iterrows()]
+    return markdown(
+        ["claim", "threshold", *(str(name).removeprefix("scan/") for name in table.columns)], rows
+    )
+
+
+WRITERS: dict[str, Callable[[Path], str]] = {
+    writer.__name__: writer for writer in (losses, errors, hypotheses, figure2, overlap, claims, scans)
+}
+
+
+def written(text: str) -> str:
+    """The text of a page with its tables as the folders of numbers have them."""
+
+    def block(match: re.Match[str]) -> str:
+        writer, run = WRITERS.get(match[1]), DOCS / "numbers" / match[2]
+        return match[0] if writer is None else f"{match[1]} {match[2]} -->\n\n{writer(run)}\n\n<!-- end"
+
+    return BLOCK.sub(block, text)
 
 
 def main() -> None:
-    """Replace the table of the page."""
-    lines = PAGE.read_text().splitlines()
-    first = lines.index(HEAD[0])
-    last = next(row for row in range(first, len(lines)) if not lines[row].startswith("|"))
-    lines[first:last] = claims_table(read(Path(sys.argv[1]))).splitlines()
-    PAGE.write_text("\n".join(lines) + "\n")
+    """Write the tables of all pages; with ``--check``, only say whether they are as the numbers are."""
+    stale = [page for page in PAGES if written(page.read_text()) != page.read_text()]
+    if "--check" in sys.argv:
+        sys.exit(
+            f"stale tables in {', '.join(map(str, stale))}: python docs/hooks/results.py" if stale else 0
+        )
+    for page in stale:
+        page.write_text(written(page.read_text()))
 
 
 if __name__ == "__main__":

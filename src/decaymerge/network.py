@@ -20,7 +20,8 @@ def initialise(network: Network, input_dim: int, rng: np.random.Generator) -> li
         rng: Random stream of the seed.
     """
     dims = [input_dim, *network.hidden, 1]
-    return INITIALISATIONS[network.initialisation](network, dims, rng)
+    weights = INITIALISATIONS[network.initialisation](network, dims, rng)
+    return [network.initial_scale * weight for weight in weights]
 
 
 def _gaussian(network: Network, dims: Sequence[int], rng: np.random.Generator) -> list[np.ndarray]:

@@ -26,6 +26,8 @@ class Network(Settings):
     initialisation: Literal["gaussian", "balanced"] = "gaussian"
     """``gaussian``: variance 2/fan-in before a ReLU, 1/fan-in otherwise. ``balanced``, for linear networks:
     W_{k+1}ᵀW_{k+1} = W_kW_kᵀ with norms of 1 (Theorem 1)."""
+    initial_scale: Annotated[PositiveNumber, Field(le=100)] = 1.0
+    """Factor of all initial weights."""
     fixed_outer_layer: bool = False
     """Keep the last layer at its initial value (Lemma 5)."""
 

@@ -158,6 +158,13 @@ FIGURES: dict[str, FigureRow] = {
         needs=("loss_increment", "cross_term", "largest_output"),
         check=_sums_by_layer,
     ),
+    "sensitivity": FigureRow(
+        shows="effects of the hypotheses in each experiment",
+        caption="How the four hypotheses about sums depend on settings: {names}. Points are means over seeds, lines"
+        " their 95% intervals; the dotted line is the threshold that decides.",
+        needs=("loss", "test_loss", "stable_rank", "merge_set", "largest_output"),
+        check=_sums,
+    ),
     "phase": FigureRow(
         shows="own networks and their sum over steps and λ",
         caption="Training loss of own networks and of their sum, and the gap between them, over steps and λ."

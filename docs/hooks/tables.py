@@ -1,0 +1,148 @@
+"""Small tables of a finished run, from which pages are written, and the comparison of another run with them.
+
+``python docs/hooks/tables.py collect RESULTS FOLDER`` writes the tables of a run to a folder of ``docs/numbers``.
+``python docs/hooks/tables.py compare RESULTS FOLDER`` says which numbers of a run leave the intervals there.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from decaymerge import claims, store
+from decaymerge.provenance import made_by
+from decaymerge.statistics import interval
+
+NUMBERS = Path(__file__).parents[1] / "numbers"
+STATISTICS = ["mean", "low", "high", "n", "change", "change_low", "change_high", "rises", "collapsed"]
+ROUNDING = 1e-6
+"""Relative difference of numbers that count as equal, where all seeds agree and the interval is a point."""
+OF_A_BOUND, OF_AN_EQUALITY = 1.02, 10.0
+"""Factors by which the least slack may differ: that of a bound is a property of the run, that of an equality is
+rounding, or the residual at which a solver happened to end."""
+
+
+def collect(results: Path, folder: Path) -> None:
+    """Write the tables of the run in ``results`` to ``folder``: means over tasks, hypotheses, claims, overlap."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(results.glob("*/table.csv")):
+        table = store.read_table(path)
+        store.write_table(
+            table[table.task == "mean"].drop(columns="task"), folder / f"{path.parent.name}.csv"
+        )
+    for path in results.glob("hypotheses.csv"):
+        store.write_table(store.read_table(path), folder / path.name)
+    for path in results.glob("claims.json"):
+        rows = [
+            verdict.model_dump(exclude={"statement", "assumptions", "note", "made_by", "seeds"})
+            for verdict in claims.read(path)
+        ]
+        store.write_table(pd.DataFrame(rows), folder / "claims.csv")
+    interference = [_interference(path) for path in sorted(results.glob("*/claims.nc"))]
+    if interference := [table for table in interference if table is not None]:
+        store.write_table(pd.concat(interference), folder / "interference.csv")
+    benchmarks = [pd.read_csv(path, sep="\t") for path in results.parent.glob("benchmarks/**/*.tsv")]
+    seconds = {
+        name: round(float(sum(table[name].sum() for table in benchmarks))) for name in ("s", "cpu_time")
+    }
+    run = {
+        "made_by": made_by(),
+        "jobs": len(benchmarks),
+        "wall_seconds": seconds["s"],
+        "processor_seconds": seconds["cpu_time"],
+    }
+    (folder / "run.json").write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n")
+
+
+def _interference(path: Path) -> pd.DataFrame | None:
+    """How many times the bound by ε/λ exceeds the bound from the data, a row for each λ, or none."""
+    traces = store.read(path, "claim")
+    if "interference" not in traces:
+        return None
+    sides = traces.interference
+    ratio = (sides.sel(side="bound by ε/λ") / sides.sel(side="data-dependent bound")).mean("task")
+    if ratio.isnull().all():
+        return None
+    frame = interval(ratio).to_dataframe().reset_index()
+    return frame[["weight_decay", "mean", "low", "high", "n"]].assign(experiment=path.parent.name)
+
+
+def numbers(folder: Path) -> pd.DataFrame:
+    """All numbers of a folder of tables: ``name``, ``value``, interval ``low`` to ``high``, ``sampled``.
+
+    A sampled number is a mean over seeds. The others are counts and the least slacks of claims.
+    """
+    rows: list[tuple[str, float, float, float, bool]] = []
+    for path in sorted(folder.glob("*.csv")):
+        table = store.read_table(path)
+        if path.stem == "claims":
+            rows += _of_claims(table)
+            continue
+        if "collapsed" in table:
+            own = table[(table.quantity == "loss") & (table.model == "own")]
+            for row in own.to_dict("records"):
+                name = f"{path.stem} {row['merge_set']} {row['weight_decay']} collapsed"
+                rows.append((name, *[row["collapsed"]] * 3, False))
+        keys = [column for column in table.columns if column not in (*STATISTICS, "p", "outcome")]
+        for row in table.to_dict("records"):
+            name = " ".join([path.stem, *(str(row[key]) for key in keys)])
+            for value in ("mean", "change"):
+                ends = ("low", "high") if value == "mean" else ("change_low", "change_high")
+                if np.isfinite(row.get(ends[0], np.nan)):
+                    rows.append((f"{name} {value}", row[value], row[ends[0]], row[ends[1]], True))
+    return pd.DataFrame(rows, columns=["name", "value", "low", "high", "sampled"])
+
+
+def _of_claims(table: pd.DataFrame) -> list[tuple[str, float, float, float, bool]]:
+    """The least slack of each claim, experiment and λ, and how often each outcome occurs."""
+    rows = []
+    for row in table.to_dict("records"):
+        if np.isfinite(row["slack"]):
+            factor = OF_AN_EQUALITY if row["kind"] == "equality" else OF_A_BOUND
+            name = f"slack of {row['claim']} in {row['experiment']} at λ = {row['weight_decay']}"
+            rows.append((name, row["slack"], row["slack"] / factor, row["slack"] * factor, False))
+    for outcome, count in (table.claim + ": " + table.outcome).value_counts(sort=False).items():
+        rows.append((str(outcome), count, count, count, False))
+    return rows
+
+
+def compare(results: Path, folder: Path) -> pd.DataFrame:
+    """The numbers of a folder, each with its value in another run (``other``), and whether that is ``inside``."""
+    with tempfile.TemporaryDirectory() as scratch:
+        collect(results, Path(scratch))
+        other = numbers(Path(scratch)).set_index("name").value.rename("other")
+    both = numbers(folder).set_index("name").join(other, how="outer")
+    room = ROUNDING * both.value.abs() + 1e-12
+    inside = (both.other >= both.low - room) & (both.other <= both.high + room)
+    return both.assign(inside=inside)
+
+
+def main() -> None:
+    """The two commands."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", choices=["collect", "compare"])
+    parser.add_argument("results", type=Path)
+    parser.add_argument("folder", type=Path)
+    arguments = parser.parse_args()
+    if arguments.command == "collect":
+        collect(arguments.results, arguments.folder)
+        return
+    compared = compare(arguments.results, arguments.folder)
+    outside = compared[~compared.inside]
+    sampled = compared[compared.sampled == True]  # noqa: E712 - NaN where a number is missing on one side
+    print(outside.to_string() if len(outside) else "every number lies in its interval")
+    print(
+        f"{sampled.inside.sum()} of {len(sampled)} means over seeds lie inside: {sampled.inside.mean():.1%}"
+    )
+    print(f"{compared.inside.sum()} of {len(compared)} numbers in all")
+    sys.exit(0 if compared.inside.all() else 1)
+
+
+if __name__ == "__main__":
+    main()
