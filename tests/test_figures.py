@@ -77,4 +77,4 @@ def test_single_task_and_linear_predictor_and_one_weight_decay(results: Path) ->
 def test_gap_is_merged_minus_own(results: Path) -> None:
     (summary,) = summaries_of(results, ["independent"])
     expected = summary.loss.sel(model="average") - summary.loss.sel(model="own")
-    np.testing.assert_array_equal(gap(summary).sel(model="average"), expected)
+    np.testing.assert_array_equal(gap(summary.loss).sel(model="average"), expected)

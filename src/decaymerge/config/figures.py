@@ -107,17 +107,19 @@ FIGURES: dict[str, FigureRow] = {
     "figure2": FigureRow(
         shows="norm ratio and errors against λ, one task",
         caption="One task, minibatch SGD, linear and quadratic labels (Figure 2 of the paper). From the top: mean"
-        " over layers of the inverse norm ratio ‖W‖₂/‖W‖_F, error, margin error and training loss at the last step,"
-        " against λ. The paper finds that the ratio grows with λ even where the network errs.",
-        needs=("loss", "merge_set", "largest_output", "norm_ratio", "margin_error"),
+        " over layers of the inverse norm ratio ‖W‖₂/‖W‖_F, error, margin error and loss at the last step, against λ, on"
+        " training data and on test data where they are given. The paper finds that the ratio grows with λ even"
+        " where the network errs.",
+        needs=("loss", "test_loss", "merge_set", "largest_output", "norm_ratio", "margin_error"),
         default=("labels_linear", "labels_quadratic"),
         check=_single_tasks,
     ),
     "figure3": FigureRow(
         shows="own and merged networks of two tasks",
         caption="Two tasks (Figure 3 of the paper): own and merged networks on independent inputs and on the same"
-        " inputs, the gap between merged and own loss against λ, and the stable rank of each layer along training.",
-        needs=("loss", "merge_set", "largest_output", "stable_rank"),
+        " inputs, the gap between merged and own loss against λ, and the stable rank of each layer along training."
+        " Losses are on training data unless a legend says otherwise.",
+        needs=("loss", "test_loss", "merge_set", "largest_output", "stable_rank"),
         default=("independent", "same_inputs", "weight_decay"),
         check=_two_panels_and_a_sweep,
     ),
@@ -133,8 +135,9 @@ FIGURES: dict[str, FigureRow] = {
     "experiment": FigureRow(
         shows="own and merged networks of this experiment",
         caption="The pictures of Figure 3 for the experiment {names}: loss of own and merged networks along"
-        " training, loss and gap against λ at the last step, and stable rank.",
-        needs=("loss", "merge_set", "largest_output", "stable_rank"),
+        " training, loss and gap against λ at the last step, and stable rank. Losses are on training data unless a"
+        " legend says otherwise.",
+        needs=("loss", "test_loss", "merge_set", "largest_output", "stable_rank"),
     ),
     "many_tasks": FigureRow(
         shows="sums of more and more networks",

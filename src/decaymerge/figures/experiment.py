@@ -13,6 +13,7 @@ from decaymerge.figures.panels import (
     merge_of_all,
     nearest_weight_decay,
     stable_rank_against_steps,
+    with_test_data,
 )
 from decaymerge.figures.style import OVER_SEEDS, label_panels, legend_below, panels
 from decaymerge.workflow.jobs import FigureJob
@@ -42,11 +43,11 @@ def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
     for task in tasks:
         loss_against_steps(next(panel), summary.loss.sel(task=task), main, f"task {task}, λ = {main:g}")
     mean = summary.mean("task")
-    against_weight_decay(next(panel), mean.loss, "last step, mean over tasks", "training loss")
+    losses = with_test_data(mean.loss, mean.test_loss, ["own", "sum"])
+    against_weight_decay(next(panel), losses, "last step, mean over tasks", "loss")
     if merges:
-        against_weight_decay(
-            next(panel), gap(mean), "last step, mean over tasks", "merged loss minus own loss"
-        )
+        gaps = with_test_data(gap(mean.loss), gap(mean.test_loss), ["sum"])
+        against_weight_decay(next(panel), gaps, "last step, mean over tasks", "merged loss minus own loss")
     for weight_decay in [main, least][:rank_panels]:
         rank = mean.stable_rank.sel(model="own")
         stable_rank_against_steps(next(panel), rank, weight_decay, f"own networks, λ = {weight_decay:g}")

@@ -6,8 +6,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from decaymerge.figures.captions import describe_experiment
-from decaymerge.figures.panels import against_weight_decay
-from decaymerge.figures.style import OVER_SEEDS, label_panels, panels
+from decaymerge.figures.panels import against_weight_decay, with_test_data
+from decaymerge.figures.style import OVER_SEEDS, label_panels, legend_below, panels
 from decaymerge.workflow.jobs import FigureJob
 
 
@@ -25,19 +25,18 @@ def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
     for column, (summary, experiment) in enumerate(zip(summaries, job.experiments, strict=True)):
         (task,) = experiment.named_tasks.values()
         own = summary.isel(merge_set=0, task=0)
-        largest_loss = float(own.loss.isel(step=-1).max())
+        losses = with_test_data(own.loss, own.test_loss, ["own"])
         rows = [
             ("mean of ‖W‖₂/‖W‖_F", (1 / own.norm_ratio).mean("layer"), (0.5, 1.0)),
-            ("error", own.error, (0.0, 1.0)),
+            ("error", with_test_data(own.error, own.test_error, ["own"]), (0.0, 1.0)),
             (f"share of margins below {experiment.margin:g}", own.margin_error, (0.0, 1.0)),
-            ("training loss", own.loss, (0.0, largest_loss)),
+            ("loss", losses, (0.0, float(losses.isel(step=-1).max()))),
         ]
         title = f"{getattr(task, 'labels', job.names[column])} labels"
         for row, (label, values, (low, high)) in enumerate(rows):
             ax = axes[row * len(summaries) + column]
             against_weight_decay(ax, values, title, label)
             ax.set(yscale="linear", ylim=(low - 0.02 * high, 1.05 * high))
-            if (legend := ax.get_legend()) is not None:
-                legend.remove()
     label_panels(axes)
+    legend_below(figure, axes)
     return figure

@@ -14,6 +14,7 @@ from decaymerge.figures.panels import (
     merge_of_all,
     nearest_weight_decay,
     stable_rank_against_steps,
+    with_test_data,
 )
 from decaymerge.figures.style import OVER_SEEDS, label_panels, legend_below, panels
 from decaymerge.workflow.jobs import FigureJob
@@ -39,7 +40,8 @@ def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
     loss_against_steps(axes[0], independent.loss, decays[0], f"independent tasks, λ = {decays[0]:g}")
     loss_against_steps(axes[1], same.loss, decays[1], f"same inputs, λ = {decays[1]:g}")
     loss_against_steps(axes[2], sweep.loss, least, f"independent tasks, λ = {least:g}")
-    against_weight_decay(axes[3], gap(sweep), "gap at the last step", "merged loss minus own loss")
+    gaps = with_test_data(gap(sweep.loss), gap(sweep.test_loss), ["sum"])
+    against_weight_decay(axes[3], gaps, "gap at the last step", "merged loss minus own loss")
     rank = sweep.stable_rank.sel(model="own")
     stable_rank_against_steps(axes[4], rank, decays[2], f"own network, λ = {decays[2]:g}")
     stable_rank_against_steps(axes[5], rank, least, f"own network, λ = {least:g}")

@@ -36,10 +36,25 @@ def task_counts(values: xr.DataArray) -> list[int]:
     return [int(count) for count in values.notnull().any(others).sum("task").values]
 
 
-def gap(summary: xr.Dataset) -> xr.DataArray:
+def gap(loss: xr.DataArray) -> xr.DataArray:
     """Loss of each merged network minus that of the own network of the same task and seed, along ``model``."""
-    merged = [model for model in summary.model.values if model != "own"]
-    return summary.loss.sel(model=merged) - summary.loss.sel(model="own", drop=True)
+    merged = [model for model in loss.model.values if model != "own"]
+    return loss.sel(model=merged) - loss.sel(model="own", drop=True)
+
+
+def with_test_data(training: xr.DataArray, test: xr.DataArray, models: Sequence[str]) -> xr.DataArray:
+    """``training``, and along ``model`` also the values of ``models`` on test data, if test data were given.
+
+    Args:
+        training: A quantity on training data, with the dimension ``model``.
+        test: The same on test data; NaN where they were not given.
+        models: Models whose values on test data are added.
+    """
+    chosen = test.sel(model=[model for model in models if model in test.model.values])
+    if not chosen.notnull().any():
+        return training
+    names = [f"{MODEL_LABELS.get(model, model)}, test data" for model in chosen.model.values]
+    return xr.concat([training, chosen.assign_coords(model=names)], "model")
 
 
 def loss_against_steps(ax: Axes, loss: xr.DataArray, weight_decay: float, title: str) -> None:

@@ -1,4 +1,4 @@
-"""How the four hypotheses depend on choices of ours: step size, samples, width, scale of the initial weights (ours)."""
+"""How the four hypotheses depend on step size, number of samples, width and scale of the initial weights (ours)."""
 
 from collections.abc import Sequence
 
