@@ -107,9 +107,9 @@ FIGURES: dict[str, FigureRow] = {
     "figure2": FigureRow(
         shows="norm ratio and errors against λ, one task",
         caption="One task, minibatch SGD, linear and quadratic labels (Figure 2 of the paper). From the top: mean"
-        " over layers of the inverse norm ratio ‖W‖₂/‖W‖_F, error, margin error and loss at the last step, against λ, on"
-        " training data and on test data where they are given. The paper finds that the ratio grows with λ even"
-        " where the network errs.",
+        " over layers of the inverse norm ratio ‖W‖₂/‖W‖_F, error, margin error and loss at the last step, against"
+        " λ, on training data and on test data where they are given. The paper finds that the ratio grows with λ"
+        " even where the network errs.",
         needs=("loss", "test_loss", "merge_set", "largest_output", "norm_ratio", "margin_error"),
         default=("labels_linear", "labels_quadratic"),
         check=_single_tasks,

@@ -27,7 +27,7 @@ def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
         own = summary.isel(merge_set=0, task=0)
         losses = with_test_data(own.loss, own.test_loss, ["own"])
         rows = [
-            ("mean of ‖W‖₂/‖W‖_F", (1 / own.norm_ratio).mean("layer"), (0.5, 1.0)),
+            (r"mean of $\|W\|_2\,/\,\|W\|_F$", (1 / own.norm_ratio).mean("layer"), (0.5, 1.0)),
             ("error", with_test_data(own.error, own.test_error, ["own"]), (0.0, 1.0)),
             (f"share of margins below {experiment.margin:g}", own.margin_error, (0.0, 1.0)),
             ("loss", losses, (0.0, float(losses.isel(step=-1).max()))),

@@ -1,7 +1,7 @@
-"""Write the tables of the pages from ``docs/numbers``: ``python docs/hooks/results.py``.
+"""Write the tables of the pages from ``docs/numbers``: ``python docs/hooks/page_tables.py``.
 
 A table stands between ``<!-- name run -->`` and ``<!-- end -->``. The function ``name`` of this module writes it,
-from the folder ``docs/numbers/run`` (see ``tables.py``).
+from the folder ``docs/numbers/run`` (see ``run_numbers.py``).
 """
 
 import re
@@ -195,7 +195,7 @@ def main() -> None:
     stale = [page for page in PAGES if written(page.read_text()) != page.read_text()]
     if "--check" in sys.argv:
         sys.exit(
-            f"stale tables in {', '.join(map(str, stale))}: python docs/hooks/results.py" if stale else 0
+            f"stale tables in {', '.join(map(str, stale))}: python docs/hooks/page_tables.py" if stale else 0
         )
     for page in stale:
         page.write_text(written(page.read_text()))
