@@ -146,21 +146,36 @@ def overlap(run: Path) -> str:
 
 
 def claims(run: Path) -> str:
-    """A row for each claim about trained networks, with its outcomes and its verdict of least slack."""
+    """A row for each claim about trained networks: how many verdicts could have failed, outcomes, least slack."""
     verdicts = store.read_table(run / "claims.csv")
+    head = [
+        "claim",
+        "source",
+        "what is claimed",
+        "verdicts that could fail",
+        "outcome",
+        "worst measured",
+        "slack",
+    ]
     rows = [_claim(name, verdicts[verdicts.claim == name]) for name in CLAIMS]
-    return markdown(["claim", "source", "what is claimed", "outcome", "worst measured", "slack"], rows)
+    return markdown([*head, "at the last step"], rows)
 
 
 def _claim(name: str, verdicts: pd.DataFrame) -> list[str]:
-    outcomes = ", ".join(
-        f"{outcome} {count}" for outcome, count in sorted(verdicts.outcome.value_counts().items())
-    )
-    measured = verdicts[verdicts.slack.notna()]
-    judged = measured[measured.outcome != "assumption unmet"]
-    worst = (judged if len(judged) else measured).nsmallest(1, "slack").iloc[0]
-    sides = f"{worst.measured:.3g} against {worst.bound:.3g}"
-    return [f"`{name}`", CLAIMS[name].source, CLAIMS[name].brief, outcomes, sides, f"{worst.slack:.3g}"]
+    """A row of the table, with the worst of the verdicts that could fail and whose assumptions are met, if any."""
+    counts = verdicts.outcome.value_counts()
+    outcomes = ", ".join(f"{outcome} {count}" for outcome, count in sorted(counts.items()))
+    could_fail = verdicts.trivial.isna()
+    judged = verdicts[verdicts.slack.notna()]
+    for narrower in (judged[judged.outcome != "assumption unmet"], judged[judged.trivial.isna()]):
+        judged = judged.loc[judged.index.intersection(narrower.index)] if len(narrower) else judged
+    cells = ["-", "-", "-"]
+    if len(judged):
+        worst = judged.nsmallest(1, "slack").iloc[0]
+        cells = [f"{worst.measured:.3g} against {worst.bound:.3g}", f"{worst.slack:.3g}"]
+        cells += [f"{worst.last_slack:.3g}" if worst.last_slack != worst.slack else "the same"]
+    share = f"{could_fail.sum()} of {len(verdicts)}"
+    return [f"`{name}`", CLAIMS[name].source, CLAIMS[name].brief, share, outcomes, *cells]
 
 
 def scans(run: Path) -> str:

@@ -1,7 +1,7 @@
 """Small tables of a finished run, from which pages are written, and the comparison of another run with them.
 
-``python docs/hooks/run_numbers.py collect RESULTS FOLDER`` writes the tables of a run to a folder of ``docs/numbers``.
-``python docs/hooks/run_numbers.py compare RESULTS FOLDER`` says which numbers of a run leave the intervals there.
+``python docs/hooks/run_numbers.py collect RESULTS FOLDER`` writes the tables of a run to a folder of
+``docs/numbers``; ``compare`` in place of ``collect`` says which numbers of a run leave the intervals there.
 """
 
 import argparse

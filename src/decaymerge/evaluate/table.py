@@ -15,7 +15,7 @@ def quantities(summary: xr.Dataset) -> xr.Dataset:
 
     The task ``mean`` is the mean over the tasks of a merge set, seed by seed. ``gap`` and ``test_gap`` are losses
     minus those of the own network. ``inverse_norm_ratio`` is the mean over layers of ‖W‖₂/‖W‖_F. Norms of a merged
-    network are the same for each task.
+    network are the same for each task. Quantities of one layer end in its number.
 
     Args:
         summary: A summary without its collapsed networks.
@@ -27,6 +27,16 @@ def quantities(summary: xr.Dataset) -> xr.Dataset:
     values["inverse_norm_ratio"] = (1 / last.norm_ratio).mean("layer")
     for layer in last.layer.values:
         values[f"stable_rank_{layer}"] = last.stable_rank.sel(layer=layer, drop=True)
+    if "loss_increment" in last:
+        by_layer = {"cross_term": last.cross_term}
+        by_layer |= {
+            f"loss_increment_{order}": last.loss_increment.sel(crossing=order)
+            for order in last.crossing.values
+        }
+        for name, parts in by_layer.items():
+            for layer in last.layer.values:
+                part = parts.sel(layer=layer).drop_vars(("layer", "crossing"), errors="ignore")
+                values[f"{name}_{layer}"] = part.where(last.model == "sum")
     mean = values.mean("task").expand_dims(task=["mean"])
     return xr.concat([values, mean], "task")
 
