@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import run_numbers
 
+import run_numbers
 from conftest import REPOSITORY
 from decaymerge import claims, store
 from decaymerge.claims.verdict import Verdict

@@ -199,8 +199,9 @@ def written(text: str) -> str:
     """The text of a page with its tables as the folders of numbers have them."""
 
     def block(match: re.Match[str]) -> str:
-        writer, run = WRITERS.get(match[1]), DOCS / "numbers" / match[2]
-        return match[0] if writer is None else f"{match[1]} {match[2]} -->\n\n{writer(run)}\n\n<!-- end"
+        writer, run = WRITERS[match[1]], DOCS / "numbers" / match[2]
+        table = writer(run) if run.exists() else "Not run yet."
+        return f"{match[1]} {match[2]} -->\n\n{table}\n\n<!-- end"
 
     return BLOCK.sub(block, text)
 

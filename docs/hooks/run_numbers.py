@@ -87,6 +87,11 @@ def numbers(folder: Path) -> pd.DataFrame:
             for row in own.to_dict("records"):
                 name = f"{path.stem} {row['merge_set']} {row['weight_decay']} collapsed"
                 rows.append((name, *[row["collapsed"]] * 3, False))
+        if "outcome" in table:
+            rows += [
+                (f"{row.hypothesis} {row.experiment} {row.samples}: {row.outcome}", 1, 1, 1, False)
+                for _, row in table.iterrows()
+            ]
         keys = [column for column in table.columns if column not in (*STATISTICS, "p", "outcome")]
         for row in table.to_dict("records"):
             name = " ".join([path.stem, *(str(row[key]) for key in keys)])
