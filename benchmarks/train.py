@@ -55,7 +55,7 @@ def padded_images(samples: int, goal: float) -> Row:
     """Training on Fashion-MNIST with two tasks: 1568 coordinates, of which the inputs of one task span few."""
     cache = Path(os.environ.get("DECAYMERGE_CACHE", HERE.parent / "resources")) / "fashion_mnist"
     fashion_mnist.fetch(cache, None)
-    files = tuple(cache / name for name in list(fashion_mnist.SHA256)[:2])
+    files = tuple(cache / name for name in fashion_mnist.SHA256)
     settings = experiment([100, 100], 2, {"dataset": "fashion_mnist", "samples": samples})
     data = data_of(settings, files)
     rank = int(torch.linalg.matrix_rank(torch.from_numpy(data.inputs.values)).max())

@@ -119,7 +119,7 @@ def test_real_files(fashion_mnist_files: list[Path]) -> None:
 
 @pytest.mark.slow
 def test_tasks_of_the_real_files(fashion_mnist_files: list[Path]) -> None:
-    task = tasks.make(fashion_job(0), fashion_mnist_files[:2])
+    task = tasks.make(fashion_job(0), fashion_mnist_files)
     assert task.inputs.shape == (2, 300, 1568) and abs(task.labels.values.mean()) < 0.2
 
 
@@ -137,7 +137,7 @@ def fashion_job(index: int, count: int = 2, seeds: tuple[int, ...] = (0, 1), sam
 
 
 def test_fashion_mnist_tasks(small_files: list[Path]) -> None:
-    a, b = (tasks.make(fashion_job(index), small_files[:2]) for index in (0, 1))
+    a, b = (tasks.make(fashion_job(index), small_files) for index in (0, 1))
     assert a.inputs.shape == (2, 300, 1568)
     assert np.abs(a.inputs.values[..., 784:]).max() == 0 and np.abs(b.inputs.values[..., :784]).max() == 0
     # The same name draws the same sample here, so only the padding and the labels differ.
@@ -153,7 +153,7 @@ def test_classes_below_5_are_1(small_files: list[Path]) -> None:
     label_of_image = {
         image.tobytes(): 1 if label < 5 else -1 for image, label in zip(images, classes, strict=True)
     }
-    task = tasks.make(fashion_job(0, seeds=(0,)), small_files[:2])
+    task = tasks.make(fashion_job(0, seeds=(0,)), small_files)
     scaled = task.inputs.values[0, :, :784]
     pixels = np.rint(scaled / scaled.max(axis=1, keepdims=True) * 255)
     rows = [image.astype(np.uint8).tobytes() for image in pixels]
@@ -202,7 +202,7 @@ def test_task_beyond_the_number_of_tasks() -> None:
 
 
 def test_damaged_or_exchanged_file_in_the_cache_is_told(small_files: list[Path], tmp_path: Path) -> None:
-    images, labels = (tmp_path / path.name for path in small_files[:2])
+    images, labels = (tmp_path / path.name for path in small_files)
     images.write_bytes(small_files[0].read_bytes()[:-1000])
     labels.write_bytes(small_files[3].read_bytes())
     for path, expected in ((images, "cannot be read"), (labels, "is not Fashion-MNIST's file of this name")):

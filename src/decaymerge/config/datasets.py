@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import Field
 
 from decaymerge.config.base import Settings, refuse
-from decaymerge.config.numbers import Name, Number, Size
+from decaymerge.config.numbers import Name, Number, Size, Whole
 
 
 class Task(Settings, ABC):
@@ -20,6 +20,14 @@ class Task(Settings, ABC):
     """Memory that its files take while they are read."""
     samples: Size
     """Training samples n of one task, drawn for each seed."""
+    test_samples: Annotated[Whole, Field(ge=0, le=10**6)] | None = None
+    """Held-out samples of one task, drawn for each seed and used by no training: as many as ``samples`` if left
+    out, none for 0."""
+
+    @property
+    def test_size(self) -> int:
+        """``test_samples``, with the default filled in."""
+        return self.samples if self.test_samples is None else self.test_samples
 
     @abstractmethod
     def input_dim(self, task_count: int) -> int:
@@ -41,7 +49,9 @@ class GaussianTask(Task):
     its own labelling vector. A number in [0, 1]: cosine of the principal angles between two tasks' subspaces,
     each of half the dimension."""
     labels: Literal["linear", "quadratic", "random"] = "linear"
-    """``linear``: sign of ⟨v, x⟩. ``quadratic``: sign of ⟨v, x⟩² minus its median. ``random``: fair coin."""
+    """``linear``: sign of ⟨v, x⟩. ``quadratic``: sign of ⟨v, x⟩² minus its median over the training samples.
+    ``random``: fair coin. It is tossed for test samples as well, so the test error of every network is 50% by
+    construction, but for chance."""
 
     def input_dim(self, task_count: int) -> int:
         """``dim``, if it suits the overlap and the number of tasks."""
@@ -68,18 +78,27 @@ class FashionMnistTask(Task):
     )
     loading_bytes = 150_000_000
     pixels: ClassVar[int] = 784
+    test_images: ClassVar[int] = 10_000
 
     dataset: Literal["fashion_mnist"]
     samples: Annotated[Size, Field(le=60_000)]
     """Training images n of one task, drawn for each seed."""
+    test_samples: Annotated[Whole, Field(ge=0, le=test_images)] | None = None
+    """Images of one task from Fashion-MNIST's 10 000 test images, drawn for each seed: as many as ``samples``, or
+    all 10 000, if left out; none for 0."""
+
+    @property
+    def test_size(self) -> int:
+        """``test_samples``, with the default filled in."""
+        return min(super().test_size, self.test_images)
 
     def input_dim(self, task_count: int) -> int:
         """One block of 784 coordinates for each task."""
         return self.pixels * task_count
 
     def files(self, resources: Path) -> list[Path]:
-        """Training images and labels."""
-        return [resources / self.dataset / name for name in self.fetched[:2]]
+        """Training images and labels, test images and labels."""
+        return [resources / self.dataset / name for name in self.fetched]
 
 
 class UserTask(Task, ABC):
@@ -107,11 +126,16 @@ class UserTask(Task, ABC):
 
 
 class FileTask(UserTask):
-    """Data of a file: arrays ``inputs`` (sample, feature) and binary ``labels`` (sample)."""
+    """Data of a file: arrays ``inputs`` (sample, feature) and binary ``labels`` (sample), and, for test data,
+    ``test_inputs`` and ``test_labels``.
+    """
 
     dataset: Literal["file"]
     path: Annotated[str, Field(pattern=r"^[^{}]+\.(npz|nc)$")]
     """NumPy's ``.npz``, or NetCDF (``.nc``); relative to the folder that the run works in."""
+    test_samples: Annotated[Whole, Field(ge=0, le=10**6)] | None = None
+    """Test samples of one task, drawn for each seed from the file's: as many as ``samples``, or all, if left out;
+    none for 0, and from a file without test data."""
 
     @property
     def file(self) -> str:
@@ -120,9 +144,14 @@ class FileTask(UserTask):
 
 
 class FunctionTask(UserTask):
-    """Data that a Python function makes: ``make(rng, samples, **arguments)`` returns inputs and binary labels."""
+    """Data that a Python function makes: ``make(rng, samples, **arguments)`` returns inputs and binary labels, or
+    inputs, labels, test inputs and test labels.
+    """
 
     dataset: Literal["function"]
+    test_samples: Annotated[Whole, Field(ge=0, le=10**6)] | None = None
+    """Test samples that the function is to return: as many as ``samples`` if left out. It is told their number if
+    it has a parameter ``test_samples``. None for 0, and from a function that returns inputs and labels alone."""
     function: Annotated[str, Field(pattern=r"^[^{}]+\.py:[A-Za-z_]\w*$")]
     """``file.py:name``; the file is relative to the folder that the run works in. ``rng`` is a
     ``numpy.random.Generator`` of this task and seed alone."""

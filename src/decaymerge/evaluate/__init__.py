@@ -1,4 +1,7 @@
-"""Stage ``evaluate``: losses, errors, norms and ranks of own and merged networks, at every kept step."""
+"""Stage ``evaluate``: losses, errors, norms and ranks of own and merged networks, at every kept step.
+
+Losses and errors are of the training samples, and of the test samples as well.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,9 +20,11 @@ from decaymerge.workflow.jobs import EvaluateJob, GatherJob
 
 LONG_NAMES = {
     "loss": "mean training loss",
-    "error": "share of samples with the wrong sign of the output",
-    "margin_error": "share of samples with y f(x) below the margin",
-    "largest_output": "largest |f(x)|; below 1e-3 the network has collapsed to zero",
+    "error": "share of training samples with the wrong sign of the output",
+    "test_loss": "mean loss on held-out samples",
+    "test_error": "share of held-out samples with the wrong sign of the output",
+    "margin_error": "share of training samples with y f(x) below the margin",
+    "largest_output": "largest |f(x)| over training samples; below 1e-3 the network has collapsed to zero",
     "frobenius_norm": "Frobenius norm of a layer's weight matrix",
     "spectral_norm": "spectral norm of a layer's weight matrix",
     "norm_ratio": "Frobenius norm over spectral norm",
@@ -40,7 +45,8 @@ def evaluate(
 ) -> xr.Dataset:
     """Losses and errors ``(seed, step, model, task)``, and norms and ranks ``(seed, step, model, task, layer)``.
 
-    The setting ``gap_by_layer`` adds the variables of ``gap_by_layer.gap_by_layer`` along ``task``.
+    Loss and error on test samples are NaN for a task without them. The setting ``gap_by_layer`` adds the variables
+    of ``gap_by_layer.gap_by_layer`` along ``task``.
 
     Args:
         job: Merge set, network, loss and margin.
@@ -112,10 +118,13 @@ def _evaluate_task(
     merged_norms: Mapping[str, xr.Dataset],
 ) -> xr.Dataset:
     """Evaluate the own network and every merged one on the data of one task, ``(model, seed, step[, layer])``."""
-    inputs = torch.from_numpy(task.inputs.values).to(own[0])  # (seed, sample, d)
-    labels = torch.from_numpy(task.labels.values).to(own[0])  # (seed, sample)
+    inputs, labels = _samples(task, own[0])
+    test = _samples(task, own[0], "test_") if "test_inputs" in task else None
     models = {"own": own, **merged}
-    losses = [_losses(job, weights, inputs, labels) for weights in models.values()]
+    losses = [
+        _losses(job, weights, inputs, labels).merge(_test_losses(job, weights, test))
+        for weights in models.values()
+    ]
     norms = [_norms(own), *merged_norms.values()]
     metrics = [loss.merge(norm) for loss, norm in zip(losses, norms, strict=True)]
     evaluation = xr.concat(metrics, xr.Variable("model", list(models)))
@@ -124,8 +133,16 @@ def _evaluate_task(
     return evaluation
 
 
+def _samples(task: xr.Dataset, weight: Tensor, prefix: str = "") -> tuple[Tensor, Tensor]:
+    """Inputs (seed, sample, d) and labels (seed, sample), in the dtype and on the device of ``weight``."""
+    inputs, labels = (
+        torch.from_numpy(task[f"{prefix}{name}"].values).to(weight) for name in ("inputs", "labels")
+    )
+    return inputs, labels
+
+
 def _losses(job: EvaluateJob, weights: Sequence[Tensor], inputs: Tensor, labels: Tensor) -> xr.Dataset:
-    """Losses, errors and largest output of one model, ``(seed, step)``."""
+    """Losses, errors and largest output of one model on training samples, ``(seed, step)``."""
     margins = labels.unsqueeze(1) * outputs(job.network, weights, inputs)  # (seed, step, sample)
     values = {
         "loss": measure.loss(margins, job.loss),
@@ -133,6 +150,22 @@ def _losses(job: EvaluateJob, weights: Sequence[Tensor], inputs: Tensor, labels:
         "margin_error": measure.margin_error(margins, job.margin),
         "largest_output": measure.largest_output(margins),
     }
+    return _along_steps(values)
+
+
+def _test_losses(
+    job: EvaluateJob, weights: Sequence[Tensor], test: tuple[Tensor, Tensor] | None
+) -> xr.Dataset:
+    """Loss and error of one model on test samples, ``(seed, step)``; NaN where none are given."""
+    if test is None:
+        missing = weights[0].new_full(weights[0].shape[:2], torch.nan)
+        return _along_steps({"test_loss": missing, "test_error": missing})
+    inputs, labels = test
+    margins = labels.unsqueeze(1) * outputs(job.network, weights, inputs)  # (seed, step, test sample)
+    return _along_steps({"test_loss": measure.loss(margins, job.loss), "test_error": measure.error(margins)})
+
+
+def _along_steps(values: Mapping[str, Tensor]) -> xr.Dataset:
     return xr.Dataset({name: (("seed", "step"), value.cpu().numpy()) for name, value in values.items()})
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from decaymerge.config.datasets import FashionMnistTask
 from decaymerge.errors import UserError
 from decaymerge.fetch.fashion_mnist import SHA256
+from decaymerge.tasks import Data, Samples
 from decaymerge.tasks.padded import padded
 from decaymerge.workflow.jobs import TasksJob
 
@@ -41,29 +42,38 @@ def read_idx(path: Path) -> np.ndarray:
     return values.reshape(-1, FashionMnistTask.pixels) if kind == "images" else values
 
 
-def draw(job: TasksJob, rng: np.random.Generator, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+def draw(
+    job: TasksJob, rng: np.random.Generator, test_rng: np.random.Generator, files: Sequence[Path]
+) -> Data:
     """Inputs (n, 784 · tasks) of norm 1 and labels (n): 1 for the classes 0-4, -1 for 5-9.
 
     Task i fills the i-th block of 784 coordinates, so that tasks are orthogonal. Every second task has its labels
-    inverted, so that two tasks disagree on the same image.
+    inverted, so that two tasks disagree on the same image. Test samples are from Fashion-MNIST's test images.
 
     Args:
         job: Settings and position of the task.
-        rng: Random stream that draws the sample, without replacement.
-        files: Training images and training labels, in this order.
+        rng: Random stream that draws the training images, without replacement.
+        test_rng: Random stream that draws the test images, without replacement.
+        files: Training images, training labels, test images and test labels, in this order.
 
     Raises:
         UserError: other files are given, or a file is damaged.
     """
-    if [path.name.split("-")[:2] for path in files] != [["train", "images"], ["train", "labels"]]:
+    settings = job.data
+    assert isinstance(settings, FashionMnistTask)
+    if [path.name for path in files] != list(settings.fetched):
         names = ", ".join(path.name for path in files) or "nothing"
         raise UserError(
-            "fashion_mnist needs the files train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz, in this"
-            f" order, but {names} was given"
+            f"fashion_mnist needs the files {', '.join(settings.fetched)}, in this order, but {names} was given"
         )
-    images, classes = map(read_idx, files)
-    rows = rng.choice(len(images), job.data.samples, replace=False)
-    pixels = images[rows].astype(np.float64)
-    inputs = padded(job, pixels / np.linalg.norm(pixels, axis=1, keepdims=True))
-    labels = np.where(classes[rows] < 5, 1, -1) * (-1) ** (job.index % 2)
-    return inputs, labels
+    training = _samples(job, rng, settings.samples, *files[:2])
+    return training, _samples(job, test_rng, settings.test_size, *files[2:]) if settings.test_size else None
+
+
+def _samples(job: TasksJob, rng: np.random.Generator, count: int, images: Path, labels: Path) -> Samples:
+    """``count`` images of a file, with their labels."""
+    pixels, classes = read_idx(images), read_idx(labels)
+    rows = rng.choice(len(pixels), count, replace=False)
+    scaled = pixels[rows].astype(np.float64)
+    inputs = padded(job, scaled / np.linalg.norm(scaled, axis=1, keepdims=True))
+    return inputs, np.where(classes[rows] < 5, 1, -1) * (-1) ** (job.index % 2)

@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Callable, Sequence
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,20 @@ import numpy as np
 
 from decaymerge.config.datasets import FunctionTask
 from decaymerge.errors import UserError
-from decaymerge.tasks.user import Sample, checked_arrays, normalise_and_pad, single_file
+from decaymerge.tasks import Data, Samples
+from decaymerge.tasks.user import checked_arrays, normalise_and_pad, single_file
 from decaymerge.workflow.jobs import TasksJob
 
 
-def draw(job: TasksJob, rng: np.random.Generator, files: Sequence[Path]) -> Sample:
-    """Inputs (n, d) and labels ±1 (n) that the user's function makes for this task and seed.
+def draw(
+    job: TasksJob, rng: np.random.Generator, test_rng: np.random.Generator, files: Sequence[Path]
+) -> Data:
+    """Training samples, and test samples or none, that the user's function makes for this task and seed.
 
     Args:
         job: Settings and position of the task.
         rng: Random stream that is passed to the function.
+        test_rng: Not used, as only the function knows the rule by which labels follow from ``rng``.
         files: The Python file with the function, alone.
 
     Raises:
@@ -32,18 +37,32 @@ def draw(job: TasksJob, rng: np.random.Generator, files: Sequence[Path]) -> Samp
     source = f"{path}:{function_name}"
     function = load_function(path, function_name)
     try:
-        arrays = function(rng, settings.samples, **settings.arguments)
+        told = (
+            {"test_samples": settings.test_size} if "test_samples" in signature(function).parameters else {}
+        )
+        arrays = function(rng, settings.samples, **(told | settings.arguments))
     except (Exception, SystemExit) as error:  # the user's code can raise anything
         raise UserError(f"{source} raised {type(error).__name__}: {' '.join(str(error).split())}") from error
-    if not isinstance(arrays, tuple) or len(arrays) != 2:
-        raise UserError(f"{source} returned {type(arrays).__name__}; it must return (inputs, labels)")
-    inputs, labels = checked_arrays(*arrays, source)
-    if len(inputs) != settings.samples:
+    if not isinstance(arrays, tuple) or len(arrays) not in (2, 4):
+        kind = f"a tuple of {len(arrays)}" if isinstance(arrays, tuple) else type(arrays).__name__
         raise UserError(
-            f"{source} returned {len(inputs)} samples, but samples: {settings.samples} were asked for; return that"
-            " number"
+            f"{source} returned {kind}; it must return (inputs, labels) or (inputs, labels, test_inputs,"
+            " test_labels)"
         )
-    return normalise_and_pad(job, inputs, labels, source)
+    training, test = checked_arrays(arrays if settings.test_size else arrays[:2], source)
+    _check_number(training, settings.samples, "samples", source)
+    if test is not None:
+        _check_number(test, settings.test_size, "test_samples", source)
+    return normalise_and_pad(job, training, test, source)
+
+
+def _check_number(samples: Samples, count: int, setting: str, source: str) -> None:
+    """Refuse another number of samples than ``count``."""
+    if len(samples[0]) != count:
+        raise UserError(
+            f"{source} returned {len(samples[0])} {setting.replace('_', ' ')}, but {setting}: {count} were asked"
+            " for; return that number"
+        )
 
 
 @cache

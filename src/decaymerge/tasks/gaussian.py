@@ -1,12 +1,13 @@
 """Draw synthetic tasks: Gaussian inputs on the unit sphere, with a given overlap between tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from decaymerge.config.datasets import GaussianTask
 from decaymerge.errors import UserError
+from decaymerge.tasks import Data
 from decaymerge.workflow.jobs import TasksJob
 
 
@@ -33,15 +34,15 @@ def subspace(settings: GaussianTask, index: int, task_count: int) -> np.ndarray:
     return settings.overlap * identity[:half] + np.sqrt(1 - settings.overlap**2) * identity[half:]
 
 
-def draw(job: TasksJob, rng: np.random.Generator, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs (n, d) of norm 1 and labels ±1 (n).
-
-    Labels are ``linear``: ``sign⟨v, x⟩``; ``quadratic``: whether ``⟨v, x⟩²`` is at least its median; or ``random``.
-    The vector v is Gaussian, another one for each task and seed.
+def draw(
+    job: TasksJob, rng: np.random.Generator, test_rng: np.random.Generator, files: Sequence[Path]
+) -> Data:
+    """Inputs of norm 1 in the task's subspace, and labels by one rule for training and test samples.
 
     Args:
         job: Settings and position of the task.
-        rng: Random stream that draws inputs and labels.
+        rng: Random stream that draws the training samples and the rule of the labels.
+        test_rng: Random stream that draws the test samples.
         files: No file.
 
     Raises:
@@ -54,16 +55,43 @@ def draw(job: TasksJob, rng: np.random.Generator, files: Sequence[Path]) -> tupl
             f"dataset: gaussian needs no files, but {', '.join(map(str, files))} was given; give none"
         )
     basis = subspace(settings, job.index, job.task_count)
-    inputs = rng.standard_normal((settings.samples, len(basis))) @ basis
-    inputs /= np.linalg.norm(inputs, axis=1, keepdims=True)
-    scores = {
-        "linear": lambda: inputs @ rng.standard_normal(settings.dim),
-        "quadratic": lambda: centred((inputs @ rng.standard_normal(settings.dim)) ** 2),
-        "random": lambda: rng.standard_normal(settings.samples),
-    }[settings.labels]()
-    return inputs, np.where(scores >= 0, 1, -1)
+    inputs = on_sphere(rng, settings.samples, basis)
+    scores = scores_by(settings, inputs, rng)
+    training = inputs, signs(scores(inputs, rng))
+    if settings.test_size == 0:
+        return training, None
+    test_inputs = on_sphere(test_rng, settings.test_size, basis)
+    return training, (test_inputs, signs(scores(test_inputs, test_rng)))
 
 
-def centred(scores: np.ndarray) -> np.ndarray:
-    """Scores minus their median, so that both labels are equally frequent."""
-    return scores - np.median(scores)
+def on_sphere(rng: np.random.Generator, count: int, basis: np.ndarray) -> np.ndarray:
+    """Inputs (count, d), uniform on the unit sphere of the subspace that the rows of ``basis`` span."""
+    inputs = rng.standard_normal((count, len(basis))) @ basis
+    return inputs / np.linalg.norm(inputs, axis=1, keepdims=True)
+
+
+def scores_by(
+    settings: GaussianTask, inputs: np.ndarray, rng: np.random.Generator
+) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
+    """The rule of the labels: a function from inputs (n, d) and their random stream to scores (n).
+
+    Scores are ``linear``: ``⟨v, x⟩``; ``quadratic``: ``⟨v, x⟩²`` minus its median over the training inputs, so that
+    both of their labels are equally frequent; or ``random``: independent of x, with either sign at equal odds.
+
+    Args:
+        settings: The kind of labels, and the dimension.
+        inputs: Training inputs (n, d).
+        rng: Random stream that draws the Gaussian vector v.
+    """
+    if settings.labels == "random":
+        return lambda x, stream: stream.standard_normal(len(x))
+    vector = rng.standard_normal(settings.dim)
+    if settings.labels == "linear":
+        return lambda x, _: x @ vector
+    threshold = np.median((inputs @ vector) ** 2)
+    return lambda x, _: (x @ vector) ** 2 - threshold
+
+
+def signs(scores: np.ndarray) -> np.ndarray:
+    """Labels ±1, 1 for a score of 0."""
+    return np.where(scores >= 0, 1, -1)

@@ -52,7 +52,8 @@ class Sizes:
     Attributes:
         itemsize: Bytes of a number of the network.
         parameters: Of one network.
-        data: Inputs of one task, float64.
+        data: Training inputs of one task, float64.
+        test_data: Test inputs of one task, float64.
         loading: Files of real data while they are read.
         kept: Weights at all kept steps of one task's networks.
         first_delta: Gradient of each sample with respect to the first layer's output.
@@ -62,6 +63,7 @@ class Sizes:
         tasks = experiment.named_tasks
         self.seeds = seeds
         self.samples = max(task.samples for task in tasks.values())
+        self.test_samples = max(task.test_size for task in tasks.values())
         self.loading = max(task.loading_bytes for task in tasks.values())
         self.dims = [
             max(task.input_dim(len(tasks)) for task in tasks.values()),
@@ -73,6 +75,7 @@ class Sizes:
         self.parameters, self.largest_layer = sum(layers), max(layers)
         self.steps = min(experiment.training.kept_steps, experiment.training.steps + 1)
         self.data = self.seeds * self.samples * self.dims[0] * 8
+        self.test_data = self.seeds * self.test_samples * self.dims[0] * 8
         self.kept = self.seeds * self.steps * self.parameters * self.itemsize
         self.first_delta = self.seeds * self.samples * self.dims[1] * self.itemsize
 
@@ -85,13 +88,16 @@ def block_sizes(experiment: Experiment) -> Sizes:
 def tasks(experiment: Experiment) -> Estimate:
     """Data drawn in float64, stacked, and written."""
     sizes = block_sizes(experiment)
-    return _estimate(XARRAY + sizes.loading / MEGABYTE, 4 * sizes.data, 0)
+    return _estimate(XARRAY + sizes.loading / MEGABYTE, 4 * (sizes.data + sizes.test_data), 0)
 
 
 def train(experiment: Experiment) -> Estimate:
-    """Inputs with their basis, and what is kept; activations are those of a tile, but for the checks' δ_1."""
+    """Inputs with their basis, test inputs as they are read, and what is kept.
+
+    Activations are those of a tile, but for the checks' δ_1.
+    """
     training, sizes = experiment.training, block_sizes(experiment)
-    arrays = 4 * sizes.data + 3 * sizes.first_delta + 1.3 * sizes.kept
+    arrays = 4 * sizes.data + sizes.test_data + 3 * sizes.first_delta + 1.3 * sizes.kept
     solver = training.optimiser == "gf" or training.finish is not None
     state = sizes.seeds * sizes.parameters * sizes.itemsize
     if solver:
@@ -113,15 +119,18 @@ def merge(experiment: Experiment, task_count: int) -> Estimate:
 def evaluate(experiment: Experiment, task_count: int) -> Estimate:
     """Own and merged networks of ``task_count`` tasks, one of them in parts as well, and a layer in float64.
 
-    With ``gap_by_layer``, outputs of the networks between own and sum for one task, and their differences.
+    Margins of one model, with the loss of each. With ``gap_by_layer``, outputs of the networks between own and sum
+    for one task, and their differences.
     """
     sizes, merged = block_sizes(experiment), len(experiment.merges)
-    networks = (task_count + merged + 1) * sizes.kept + 2 * task_count * sizes.data
+    networks = (task_count + merged + 1) * sizes.kept + 2 * task_count * (sizes.data + sizes.test_data)
     norms = 16 * sizes.seeds * sizes.steps * sizes.largest_layer
     between = 2 * (experiment.network.depth + 1) * experiment.gap_by_layer
-    rows = sizes.seeds * sizes.steps * sizes.samples
-    flops = 2 * rows * sizes.parameters * task_count * (merged + 1 + between)
-    arrays = networks + max(norms, 5 * between * rows * sizes.itemsize)
+    rows, test_rows = (sizes.seeds * sizes.steps * n for n in (sizes.samples, sizes.test_samples))
+    passes = (merged + 1) * (rows + test_rows) + between * rows
+    flops = 2 * passes * sizes.parameters * task_count
+    margins = max(rows, test_rows, between * rows) * sizes.itemsize
+    arrays = networks + max(norms, 5 * margins)
     return _estimate(TORCH + EVALUATION, arrays, flops / FLOPS[experiment.training.dtype])
 
 
@@ -139,7 +148,7 @@ def _summary(experiment: Experiment) -> float:
     sizes = Sizes(experiment, experiment.seeds)
     rows = len(experiment.merge_sets) * len(experiment.training.weight_decay) * sizes.seeds * sizes.steps
     tasks, depth = len(experiment.named_tasks), experiment.network.depth
-    of_task = (len(experiment.merges) + 1) * (3 + 4 * depth) + 5 * depth * experiment.gap_by_layer
+    of_task = (len(experiment.merges) + 1) * (6 + 4 * depth) + 5 * depth * experiment.gap_by_layer
     return 8 * rows * tasks * of_task
 
 
@@ -151,7 +160,8 @@ def claims(experiment: Experiment) -> Estimate:
     hidden = 8 * sizes.seeds * sizes.steps * sizes.samples * sum(sizes.dims[1:])
     flops = CLAIMS * 6 * sizes.seeds * sizes.steps * sizes.samples * sizes.parameters * tasks
     seconds = len(experiment.training.weight_decay) * flops / FLOPS["float64"]
-    return _estimate(TORCH + SCIPY, tasks * (4 * kept + 2 * hidden + 2 * sizes.data), seconds)
+    arrays = tasks * (4 * kept + 2 * hidden + 2 * (sizes.data + sizes.test_data))
+    return _estimate(TORCH + SCIPY, arrays, seconds)
 
 
 FETCH = Estimate(800, 120)
