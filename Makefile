@@ -5,8 +5,8 @@ INSTALLED := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: default smoke paper beyond sensitivity report docs test test-all slurm-test fault-test browser check bench \
-	lint format lock schema clean
+.PHONY: default smoke paper beyond sensitivity report docs test test-all slurm-test fault-test browser check \
+	check-paper bench lint format lock schema clean
 
 snakemake_in := $(BIN)/python -m decaymerge.workflow.run
 
@@ -80,6 +80,12 @@ browser:
 # The default run, and the statements of docs/explanation/results.md compared with its results.
 check: default
 	$(BIN)/pytest -m default_run $(ARGS)
+
+# The numbers of the pages that come from the longer runs, compared with new ones; hours.
+check-paper: paper sensitivity beyond
+	$(BIN)/python docs/hooks/run_numbers.py compare runs/paper/results docs/numbers/paper
+	$(BIN)/python docs/hooks/run_numbers.py compare runs/sensitivity/results docs/numbers/sensitivity
+	$(BIN)/python docs/hooks/run_numbers.py compare runs/beyond/results docs/numbers/beyond
 
 # Ratios, each measured side by side; half an hour on an idle machine, and 12 GB of scratch space in $TMPDIR.
 bench: $(INSTALLED)
