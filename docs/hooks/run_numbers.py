@@ -14,11 +14,14 @@ import numpy as np
 import pandas as pd
 
 from decaymerge import claims, store
+from decaymerge.collapse import without_collapsed
 from decaymerge.provenance import made_by
 from decaymerge.statistics import interval
 
 NUMBERS = Path(__file__).parents[1] / "numbers"
 STATISTICS = ["mean", "low", "high", "n", "change", "change_low", "change_high", "rises", "collapsed"]
+WORKS = 0.01
+"""Error up to which a sum works."""
 ROUNDING = 1e-6
 """Relative difference of numbers that count as equal, where all seeds agree and the interval is a point."""
 OF_A_BOUND, OF_AN_EQUALITY = 1.02, 10.0
@@ -45,6 +48,8 @@ def collect(results: Path, folder: Path) -> None:
     interference = [_interference(path) for path in sorted(results.glob("*/claims.nc"))]
     if interference := [table for table in interference if table is not None]:
         store.write_table(pd.concat(interference), folder / "interference.csv")
+    if (results / "phases/summary.nc").exists():
+        store.write_table(_working_time(results / "phases/summary.nc"), folder / "working_time.csv")
     benchmarks = [pd.read_csv(path, sep="\t") for path in results.parent.glob("benchmarks/**/*.tsv")]
     seconds = {
         name: round(float(sum(table[name].sum() for table in benchmarks))) for name in ("s", "cpu_time")
@@ -69,6 +74,17 @@ def _interference(path: Path) -> pd.DataFrame | None:
         return None
     frame = interval(ratio).to_dataframe().reset_index()
     return frame[["weight_decay", "mean", "low", "high", "n"]].assign(experiment=path.parent.name)
+
+
+def _working_time(path: Path) -> pd.DataFrame:
+    """λ · step from which the sum errs on at most 1% of the training samples, a row for each λ; η is 1."""
+    summary = without_collapsed(store.read(path, "error")).isel(merge_set=-1).mean("task")
+    works = (summary.error.sel(model="sum") <= WORKS).sel(step=slice(None, None, -1)).cumprod("step")
+    first = summary.step.where(works.sel(step=summary.step) == 1).min("step")
+    times = interval(first * summary.weight_decay)
+    return (
+        times.drop_vars("p").where(times.n > 0, drop=True).to_dataframe().reset_index().drop(columns="model")
+    )
 
 
 def numbers(folder: Path) -> pd.DataFrame:
