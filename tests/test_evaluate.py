@@ -38,7 +38,8 @@ def reference_evaluation(
     models = ["own", *merged.model.values.tolist()]
     dims = ("seed", "step", "model", "task")
     shape = (merged.sizes["seed"], merged.sizes["step"], len(models), len(data))
-    losses = {name: np.empty(shape) for name in ("loss", "error", "margin_error", "largest_output")}
+    names = ("loss", "error", "test_loss", "test_error", "margin_error", "largest_output")
+    losses = {name: np.full(shape, np.nan) for name in names}
     norms = {
         name: np.empty((*shape, len(LAYERS)))
         for name in ("frobenius_norm", "spectral_norm", "norm_ratio", "stable_rank")
@@ -47,10 +48,11 @@ def reference_evaluation(
         seed, step, model, task = place
         source = networks[task] if model == 0 else merged.isel(model=model - 1)
         w1, w2, w3 = (source[f"W{k}"].values[seed, step].astype(float) for k in LAYERS)
-        x, y = data[task].inputs.values[seed], data[task].labels.values[seed]
-        z = y * (np.maximum(np.maximum(x @ w1.T, 0) @ w2.T, 0) @ w3.T)[:, 0]
-        losses["loss"][place] = np.log1p(np.exp(-z)).mean()
-        losses["error"][place] = (z <= 0).mean()
+        for prefix in ("test_", "") if "test_inputs" in data[task] else ("",):
+            x, y = (data[task][f"{prefix}{name}"].values[seed] for name in ("inputs", "labels"))
+            z = y * (np.maximum(np.maximum(x @ w1.T, 0) @ w2.T, 0) @ w3.T)[:, 0]
+            losses[f"{prefix}loss"][place] = np.log1p(np.exp(-z)).mean()
+            losses[f"{prefix}error"][place] = (z <= 0).mean()
         losses["margin_error"][place] = (z < 1).mean()
         losses["largest_output"][place] = np.abs(z).max()
         for layer, weight in enumerate((w1, w2, w3)):
@@ -78,6 +80,39 @@ def test_evaluation_against_plain_numpy(data: list[xr.Dataset], networks: list[x
     reference = reference_evaluation(data[:2], networks[:2], merged)
     xr.testing.assert_allclose(evaluation.drop_attrs(), reference, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(evaluation.loss.sel(model="own", task="a"), networks[0].loss, rtol=1e-5)
+    assert (evaluation.test_loss != evaluation.loss).all()
+    assert "held-out" in evaluation.test_loss.long_name and "held-out" in evaluation.test_error.long_name
+
+
+def test_task_without_test_data_next_to_one_with_them(
+    data: list[xr.Dataset], networks: list[xr.Dataset]
+) -> None:
+    merged = merge(MergeJob.model_validate({"methods": ["sum"], "network": RELU}), networks[:2])
+    mixed = [data[0], data[1].drop_vars(["test_inputs", "test_labels"])]
+    evaluation = evaluate(evaluate_job(["a", "b"]), mixed, networks[:2], merged, CPU)
+    xr.testing.assert_allclose(
+        evaluation.drop_attrs(), reference_evaluation(mixed, networks[:2], merged), rtol=1e-5, atol=1e-6
+    )
+    for name in ("test_loss", "test_error"):
+        assert (
+            evaluation[name].sel(task="a").notnull().all() and evaluation[name].sel(task="b").isnull().all()
+        )
+    all_given = evaluate(evaluate_job(["a", "b"]), data[:2], networks[:2], merged, CPU)
+    others = [name for name in evaluation if not str(name).startswith("test_")]
+    xr.testing.assert_identical(evaluation[others], all_given[others])
+
+
+def test_networks_err_on_test_data_whose_labels_they_cannot_know() -> None:
+    """Networks that fit random labels have a test error of 50%; those that fit a linear rule generalise."""
+    errors = {}
+    for labels in ("random", "linear"):
+        data, networks = data_and_networks(
+            1, data={"labels": labels, "samples": 30, "test_samples": 1000}, steps=2000, weight_decay=1e-4
+        )
+        errors[labels] = evaluate(evaluate_job(["a"]), data, networks, None, CPU).isel(step=-1)
+    assert errors["random"].error.max() == 0 and errors["linear"].error.max() == 0
+    np.testing.assert_allclose(errors["random"].test_error, 0.5, atol=0.05)
+    assert errors["linear"].test_error.max() < 0.35
 
 
 def test_evaluation_of_networks_that_do_not_belong_together(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from builders import gaussian_data, gaussian_job
 from decaymerge import tasks
@@ -121,6 +122,7 @@ def test_real_files(fashion_mnist_files: list[Path]) -> None:
 def test_tasks_of_the_real_files(fashion_mnist_files: list[Path]) -> None:
     task = tasks.make(fashion_job(0), fashion_mnist_files)
     assert task.inputs.shape == (2, 300, 1568) and abs(task.labels.values.mean()) < 0.2
+    assert task.test_inputs.shape == (2, 50, 1568) and set(task.test_labels.values.flat) == {-1, 1}
 
 
 @pytest.mark.slow
@@ -131,8 +133,10 @@ def test_a_package_that_debian_does_not_have(tmp_path: Path, monkeypatch: pytest
         fashion_mnist.from_debian()
 
 
-def fashion_job(index: int, count: int = 2, seeds: tuple[int, ...] = (0, 1), samples: int = 300) -> TasksJob:
-    task = FashionMnistTask(dataset="fashion_mnist", samples=samples)
+def fashion_job(
+    index: int, count: int = 2, seeds: tuple[int, ...] = (0, 1), samples: int = 300, test_samples: int = 50
+) -> TasksJob:
+    task = FashionMnistTask(dataset="fashion_mnist", samples=samples, test_samples=test_samples)
     return TasksJob(experiment="x", task="a", seeds=list(seeds), index=index, task_count=count, data=task)
 
 
@@ -146,6 +150,41 @@ def test_fashion_mnist_tasks(small_files: list[Path]) -> None:
     np.testing.assert_allclose(np.linalg.norm(a.inputs, axis=-1), 1, rtol=1e-12)
     assert abs(a.labels.values.mean()) < 0.2
     assert not np.array_equal(a.inputs.values[0], a.inputs.values[1])
+
+
+def test_test_images_are_the_test_files_alone(small_files: list[Path]) -> None:
+    a, b = (tasks.make(fashion_job(index), small_files) for index in (0, 1))
+    assert a.test_inputs.shape == (2, 50, 1568) and np.abs(a.test_inputs.values[..., 784:]).max() == 0
+    assert np.abs(a.test_inputs.values @ b.inputs.values.mT).max() == 0
+    np.testing.assert_array_equal(a.test_labels, -b.test_labels)
+    # All 50 images are drawn, so sorting gives those of the file, with their labels, for every seed.
+    images, classes = map(read_idx, small_files[2:])
+    scaled = images / np.linalg.norm(images.astype(float), axis=1, keepdims=True)
+    expected = np.column_stack([scaled, np.where(classes < 5, 1, -1)])
+    for inputs, labels in zip(a.test_inputs.values, a.test_labels.values, strict=True):
+        drawn = np.column_stack([inputs[:, :784], labels])
+        np.testing.assert_array_equal(drawn[np.lexsort(drawn.T)], expected[np.lexsort(expected.T)])
+    assert not np.array_equal(a.test_inputs[0], a.test_inputs[1])
+    assert (
+        len(np.unique(tasks.make(fashion_job(0, test_samples=30), small_files).test_inputs[0], axis=0)) == 30
+    )
+
+
+def test_training_images_are_bitwise_those_without_test_images(small_files: list[Path]) -> None:
+    """The digest is that of the last version without test data."""
+    task = tasks.make(fashion_job(1), small_files)
+    digest = hashlib.sha256(task.inputs.values.tobytes() + task.labels.values.tobytes()).hexdigest()
+    assert digest == "ce843fbb7a79b4c12d1244e26771bce46a406a0d68f74a5ffc12cee94c498d93"
+    without = tasks.make(fashion_job(1, test_samples=0), small_files)
+    xr.testing.assert_identical(without, task.drop_vars(["test_inputs", "test_labels"]))
+
+
+def test_other_files_than_those_of_fashion_mnist(small_files: list[Path]) -> None:
+    for files in (small_files[:2], small_files[::-1], []):
+        with pytest.raises(
+            UserError, match=r"fashion_mnist needs the files train-images.*, in this order, but"
+        ):
+            tasks.make(fashion_job(0), files)
 
 
 def test_classes_below_5_are_1(small_files: list[Path]) -> None:
@@ -202,7 +241,7 @@ def test_task_beyond_the_number_of_tasks() -> None:
 
 
 def test_damaged_or_exchanged_file_in_the_cache_is_told(small_files: list[Path], tmp_path: Path) -> None:
-    images, labels = (tmp_path / path.name for path in small_files)
+    images, labels = (tmp_path / path.name for path in small_files[:2])
     images.write_bytes(small_files[0].read_bytes()[:-1000])
     labels.write_bytes(small_files[3].read_bytes())
     for path, expected in ((images, "cannot be read"), (labels, "is not Fashion-MNIST's file of this name")):
