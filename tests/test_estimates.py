@@ -26,6 +26,12 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
         "training": {"step_size": 0.1, "steps": 60, "weight_decay": [1e-3]},
         "seeds": 6,
     },
+    "tested": {
+        "tasks": {"dataset": "gaussian", "dim": 80, "samples": 100, "test_samples": 15_000},
+        "network": {"hidden": [32, 32]},
+        "training": {"step_size": 0.1, "steps": 60, "weight_decay": [1e-3]},
+        "seeds": 4,
+    },
     "power": {
         "tasks": {"dataset": "gaussian", "dim": 60, "samples": 1500},
         "task_count": 3,
@@ -133,6 +139,7 @@ def test_estimates_grow_with_every_size() -> None:
     small = Experiment.model_validate(given)
     changes: dict[str, dict[str, Any]] = {
         "samples": {"tasks": {**given["tasks"], "samples": 20_000}},
+        "test samples": {"tasks": {**given["tasks"], "test_samples": 20_000}},
         "dim": {"tasks": {**given["tasks"], "dim": 5000}},
         "widths": {"network": {"hidden": [640, 2560]}},
         "kept steps": {"training": {**given["training"], "steps": 6000, "kept_steps": 400}},

@@ -89,9 +89,10 @@ def training_rule(job: TasksJob, seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = generator(job.experiment, job.task, seed, "data")
     basis = subspace(job.data, job.index, job.task_count)  # type: ignore[arg-type]
     inputs = rng.standard_normal((job.data.samples, len(basis))) @ basis
-    vector = rng.standard_normal(basis.shape[1])
+    vector = rng.standard_normal((basis.shape[1],))
     inputs /= np.linalg.norm(inputs, axis=1, keepdims=True)
-    return vector, inputs @ vector
+    scores: np.ndarray = inputs @ vector
+    return vector, scores
 
 
 @pytest.mark.parametrize("overlap", ["orthogonal", 0.3])
