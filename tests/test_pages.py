@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import markdown_tables
 import page_tables
 import run_numbers
 from decaymerge import store
@@ -18,9 +19,9 @@ def test_tables_are_written_from_the_numbers(page: Path) -> None:
 
 def test_intervals_have_two_digits() -> None:
     row = pd.Series({"mean": 0.123456, "low": 0.1, "high": 0.147})
-    assert page_tables.with_interval(row) == "0.123 ± 0.023"
-    assert page_tables.with_interval(row, factor=100) == "12.3 ± 2.3"
-    assert page_tables.with_interval(pd.Series({"mean": 0.0, "low": 0.0, "high": 0.0})) == "0"
+    assert markdown_tables.with_interval(row) == "0.123 ± 0.023"
+    assert markdown_tables.with_interval(row, factor=100) == "12.3 ± 2.3"
+    assert markdown_tables.with_interval(pd.Series({"mean": 0.0, "low": 0.0, "high": 0.0})) == "0"
 
 
 def write_run(results: Path, mean: float, outcome: str) -> None:
