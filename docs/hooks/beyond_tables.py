@@ -15,13 +15,18 @@ WIDE = {
 }
 
 
+def _errors(table: Table, weight_decay: float) -> str:
+    """Errors of the sum on training and on test samples."""
+    return " / ".join(table.cell(name, "sum", weight_decay, PERCENT) for name in ("error", "test_error"))
+
+
 def many_tasks(run: Path) -> str:
-    """Test error of the sum against the number of tasks."""
+    """Error of the sum against the number of tasks."""
     rows = []
     for experiment, title in WIDE.items():
         tables = [Table(run, experiment, merge_set) for merge_set in SUMS]
         for i, decay in enumerate(tables[0].sweep):
-            cells = [table.cell("test_error", "sum", decay, PERCENT) for table in tables]
+            cells = [_errors(table, decay) for table in tables]
             rows.append(["" if i else title, f"{decay:g}", *cells])
     return markdown(["network", "λ", *SUMS.values()], rows)
 
@@ -60,13 +65,11 @@ def cross_terms(run: Path) -> str:
 
 
 def depth(run: Path) -> str:
-    """Test error of the sum against the number of weight matrices."""
+    """Error of the sum against the number of weight matrices."""
     rows = []
     for matrices in range(2, 7):
         table = Table(run, f"depth{matrices}")
-        rows.append(
-            [str(matrices), *(table.cell("test_error", "sum", decay, PERCENT) for decay in table.sweep)]
-        )
+        rows.append([str(matrices), *(_errors(table, decay) for decay in table.sweep)])
     return markdown(["weight matrices", *(f"λ = {decay:g}" for decay in table.sweep)], rows)
 
 
