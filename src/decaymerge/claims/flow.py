@@ -144,12 +144,7 @@ def lemma7(run: Run) -> Measured:
     """min_{s≤t} ‖∇L_λ(θ_s)‖ over the kept times, and its bound √((L_λ(θ_0) - L_λ(θ_t)) / t) (Lemma 7)."""
     measured, bound = [], []
     for task in run.tasks:
-        squares = [
-            (gradient + run.weight_decay * weight).square().sum((-2, -1))
-            for gradient, weight in zip(task.gradients, task.trained_weights, strict=True)
-        ]
-        norm = torch.stack(squares).sum(0).sqrt().numpy()
-        measured.append(np.minimum.accumulate(norm, axis=1))
+        measured.append(np.minimum.accumulate(np.sqrt(task.squared_gradient), axis=1))
         decrease = task.regularised_loss[:, :1] - task.regularised_loss
         with np.errstate(divide="ignore", invalid="ignore"):
             bound.append(np.sqrt(np.maximum(decrease, 0) / run.times))
