@@ -18,6 +18,8 @@ from pydantic import TypeAdapter
 from decaymerge import store
 from decaymerge.atomic import atomic_file
 from decaymerge.claims.alignment import ALIGNMENT_CLAIMS
+from decaymerge.claims.balance import BALANCE
+from decaymerge.claims.counterexample import COUNTEREXAMPLE
 from decaymerge.claims.flow import FLOW_CLAIMS
 from decaymerge.claims.interference import INTERFERENCE_CLAIMS, SIDES, interference
 from decaymerge.claims.merged_activations import ACTIVATION_CLAIMS
@@ -45,7 +47,16 @@ __all__ = [
 
 CLAIMS: dict[str, Claim] = {
     claim.name: claim
-    for claim in (*ALIGNMENT_CLAIMS, *STATIONARY_CLAIMS, *INTERFERENCE_CLAIMS, *FLOW_CLAIMS, WIDTH, *ACTIVATION_CLAIMS)
+    for claim in (
+        *ALIGNMENT_CLAIMS,
+        *STATIONARY_CLAIMS,
+        BALANCE,
+        *INTERFERENCE_CLAIMS,
+        *FLOW_CLAIMS,
+        WIDTH,
+        *ACTIVATION_CLAIMS,
+        COUNTEREXAMPLE,
+    )
 }
 """Claims about trained networks by name, in the paper's order. To add one, add a ``Claim`` to one of the lists."""
 LONG_NAMES = {
