@@ -76,9 +76,9 @@ def _still_falling(residual: np.ndarray, allowed: np.ndarray) -> str:
 
     Both arguments have the shape (task, seed, step, part).
     """
-    missed = residual[:, :, -1] > allowed[:, :, -1]
+    missed = np.asarray(residual[:, :, -1] > allowed[:, :, -1])
     last = residual[:, :, -FALLING_STEPS - 1 :]
-    falls = (last[:, :, 1:] <= FALLING * last[:, :, :-1]).all(2)
+    falls = np.all(last[:, :, 1:] <= FALLING * last[:, :, :-1], axis=2)
     if not missed.any() or not falls[missed].all():
         return ""
     return "not stationary yet: the residual still falls at the end"
@@ -104,21 +104,20 @@ def _residual_by_layer(run: Run) -> str:
 
 
 def lemma1_descent(run: Run) -> Measured:
-    """min_{t<T} ‖∇L_λ(θ_t)‖², and its bound (L_λ(θ_0) - L_λ(θ_T)) / (ηT (1 - ηβ/2)) (proof of Lemma 1).
+    """min_{t≤T} ‖∇L_λ(θ_t)‖², and its bound (L_λ(θ_0) - L_λ(θ_T)) / (ηT (1 - ηβ/2)) (proof of Lemma 1).
 
-    The minimum is taken over the kept steps before T, which can only make it larger. β should bound the curvature
-    between all steps; here it is the largest sharpness at the kept steps, an estimate.
+    The proof has t < T. Here T is included, since the kept steps are sparse; of them alone the minimum is taken,
+    which can only make it larger. β should bound the curvature between all steps; here it is the largest sharpness
+    at the kept steps, an estimate.
     """
     step_size = run.job.training.step_size
     measured, bound = [], []
     product = step_size * max(float(values.max()) for values in sharpnesses(run))
     for task in run.tasks:
-        least = np.full(task.steps.shape, np.nan)
-        least[:, 1:] = np.minimum.accumulate(task.squared_gradient, axis=1)[:, :-1]
         decrease = task.regularised_loss[:, :1] - task.regularised_loss
         with np.errstate(divide="ignore", invalid="ignore"):
             bound.append(decrease / (step_size * task.steps * (1 - product / 2)))
-        measured.append(least)
+        measured.append(np.minimum.accumulate(task.squared_gradient, axis=1))
     return Measured(
         stack(measured),
         stack(bound),
@@ -129,7 +128,9 @@ def lemma1_descent(run: Run) -> Measured:
 
 def _is_smooth_descent(job: ClaimsJob) -> bool:
     training = job.training
-    return is_full_batch(job) and job.network.smooth and training.optimiser == "gd" and training.finish is None
+    return (
+        is_full_batch(job) and job.network.smooth and training.optimiser == "gd" and training.finish is None
+    )
 
 
 ALIGNMENT_CLAIMS = [
@@ -150,7 +151,7 @@ ALIGNMENT_CLAIMS = [
     Claim(
         name="lemma1_descent",
         brief="least gradient along gradient descent",
-        statement=r"$\min_{t < T} \|\nabla L_\lambda(\theta_t)\|^2 \le"
+        statement=r"$\min_{t \le T} \|\nabla L_\lambda(\theta_t)\|^2 \le"
         r" \frac{L_\lambda(\theta_0) - L_\lambda(\theta_T)}{\eta T (1 - \eta\beta/2)}$",
         source="Lemma 1, its proof",
         assumptions=r"smooth network, gradient descent, $\eta < 2/\beta$; $\beta$ is estimated at the kept steps",

@@ -16,7 +16,7 @@ KINK = 1e-2
 
 
 def sharpness(task: TaskNetworks) -> np.ndarray:
-    """Largest modulus of an eigenvalue of the Hessian of L_λ at the kept steps, (seed, step), by power iteration."""
+    """Largest modulus of an eigenvalue of L_λ's Hessian at each kept step, (seed, step), by power iteration."""
     weights = [weight.clone().requires_grad_() for weight in task.weights]
     trained = weights[: task.job.network.trained_layers]
     hidden = [task.inputs.unsqueeze(1), *activations(task.job.network, weights, task.inputs.unsqueeze(1))][-1]

@@ -7,6 +7,7 @@ import numpy as np
 from decaymerge import measure
 from decaymerge.claims.interference import NO_OVERLAP, worst_sample
 from decaymerge.claims.networks import Run, TaskNetworks
+from decaymerge.claims.stationary import has_collapsed
 from decaymerge.claims.verdict import Claim, Measured
 from decaymerge.config.datasets import GaussianTask
 from decaymerge.workflow.jobs import ClaimsJob
@@ -137,7 +138,7 @@ def theorem1_orthogonal(run: Run) -> Measured:
 
     It is Theorem 1 at ε = 0, where the bound is an equality (ours). w' is that of the networks, A is that of Eq. 4.
     """
-    errors, growth, rates, unsettled = [], [], [], []
+    errors, growth, rates = [], [], []
     for (own, other), solution in zip(run.pairs, reversed(trajectories(run)[:2]), strict=True):
         interference = np.einsum("std,snd->stn", end_to_end(other), own.inputs.numpy())
         start = interference[:, :1]
@@ -145,14 +146,15 @@ def theorem1_orthogonal(run: Run) -> Measured:
         errors.append(np.abs(interference - solution.decay[..., None] * start).max(-1) / scale)
         size = np.linalg.norm(interference, axis=-1) / np.linalg.norm(start, axis=-1)
         growth.append(size.max(-1))
-        seen = (size > VISIBLE).all(0)
-        last = np.flatnonzero(seen)[-2:]
+        last = np.flatnonzero((size > VISIBLE).all(0))[-2:]
         rates.append(-np.diff(np.log(size[:, last]), axis=-1)[:, 0] / np.diff(run.times[last]))
     measured = np.stack(errors)[..., None]
     rate, factor = np.concatenate(rates), np.concatenate(growth)
+    zero = sum(int(has_collapsed(task).sum()) for task in run.tasks)
     note = (
         f"late rate {rate.min():.4g} to {rate.max():.4g} at λ = {run.weight_decay:g}; before it decays, the"
         f" interference grows to {factor.min():.3g} to {factor.max():.3g} times its start"
+        + (f"; {zero} networks collapsed to zero" if zero else "")
     )
     unmet = "" if (run.overlap < NO_OVERLAP).all() else f"the overlap is {run.overlap.max():.2g}, not 0"
     return Measured(measured, np.full_like(measured, EQUAL), unmet=unmet, note=note)
@@ -229,8 +231,8 @@ FLOW_CLAIMS = [
     Claim(
         name="theorem1_orthogonal",
         brief="Theorem 1 is an equality at ε = 0",
-        statement=r"At $\varepsilon = 0$, $\langle w'_t, x\rangle = e^{-A(t)} \langle w'_0, x\rangle$ for the inputs"
-        r" $x$ of the other task",
+        statement=r"At $\varepsilon = 0$, $\langle w'_t, x\rangle = e^{-A(t)} \langle w'_0, x\rangle$ for the"
+        r" inputs $x$ of the other task",
         source="ours, after Theorem 1",
         assumptions=r"linear network, gradient flow from a balanced start, $\varepsilon = 0$",
         kind="equality",

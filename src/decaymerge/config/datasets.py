@@ -83,7 +83,7 @@ class FashionMnistTask(Task):
 
 
 class AxesTask(Task):
-    """One input for each task, the unit vector of its own axis, with the label 1 (the counterexample to Theorem 2)."""
+    """One input for each task, the unit vector of its own axis, with the label 1: counterexample to Theorem 2."""
 
     dataset: Literal["axes"]
     samples: Literal[1] = 1

@@ -25,8 +25,8 @@ class Network(Settings):
     """Widths of the hidden layers; an empty list is the linear predictor."""
     initialisation: Literal["gaussian", "balanced", "positive"] = "gaussian"
     """``gaussian``: variance 2/fan-in before a ReLU, 1/fan-in otherwise. ``balanced``, for linear networks:
-    W_{k+1}ᵀW_{k+1} = W_kW_kᵀ with norms of 1 (Theorem 1). ``positive``: absolute values of ``gaussian``, each matrix
-    scaled to norm 2, so that no unit starts inactive on positive inputs."""
+    W_{k+1}ᵀW_{k+1} = W_kW_kᵀ with norms of 1 (Theorem 1). ``positive``: absolute values of ``gaussian``, each
+    matrix scaled to norm 2, so that no unit starts inactive on inputs that are not negative."""
     fixed_outer_layer: bool = False
     """Keep the last layer at its initial value (Lemma 5)."""
 

@@ -1,4 +1,4 @@
-"""The task of the counterexample to Theorem 2: one input, the unit vector of the task's own axis, with the label 1."""
+"""Tasks of the counterexample to Theorem 2: one input, the unit vector of the task's own axis, with the label 1."""
 
 from collections.abc import Sequence
 from pathlib import Path
