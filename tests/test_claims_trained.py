@@ -109,11 +109,6 @@ def rescaled(networks: list[xr.Dataset]) -> list[xr.Dataset]:
     return [network.assign(W1=2 * network.W1, W2=network.W2 / 2) for network in networks]
 
 
-def second_is_zero(networks: list[xr.Dataset]) -> list[xr.Dataset]:
-    zero = networks[1].assign({name: 0 * networks[1][name] for name in ("W1", "W2", "W3")})
-    return [networks[0], zero]
-
-
 def at_rest(networks: list[xr.Dataset]) -> list[xr.Dataset]:
     """Networks that stay where they start."""
     return [
@@ -209,18 +204,6 @@ def test_lemma6_fails_where_more_is_dissipated_than_was_there() -> None:
     for solved in trajectories(run):
         solved.dissipation *= 2
     assert verdict_on("lemma6", run).outcome == "not supported"
-
-
-@pytest.mark.parametrize("claim", ["lemma8", "theorem2"])
-def test_activations_of_two_tasks(claim: str) -> None:
-    """Networks trained on two tasks interfere; one beside a network of zeros cannot."""
-    assert verdict_on(claim, run_of("relu")).outcome == "not supported"
-    alone = run_of("relu", networks=second_is_zero)
-    sides = CLAIMS[claim].measure(alone)
-    assert np.nanmax(sides.measured[0, :, -1]) == 0
-    first_task = sides._replace(measured=sides.measured[:1], bound=sides.bound[:1])
-    expected = "assumption unmet" if sides.unmet else "holds"
-    assert judge(CLAIMS[claim], alone, first_task).outcome == expected
 
 
 def test_alignment_of_a_network_with_kinks_shows_both_residuals() -> None:
