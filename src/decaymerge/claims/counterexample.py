@@ -22,7 +22,7 @@ EXACT = 1e-12
 """Deviation from the closed form up to which an equality of the exact networks holds."""
 REACHED = 1e-6
 """The same for networks that a gradient flow has trained."""
-PARTS = ["stationary", "formula", "weights reached", "formula reached"]
+PARTS = ["stationary", "formula", "weights", "merged"]
 
 
 def stationary_weight(depth: int, weight_decay: float) -> float | None:
@@ -84,8 +84,8 @@ def theorem2_counterexample(run: Run) -> Measured:
     """The largest deviations from the closed form, at the last step, a part for each of ``PARTS``.
 
     ``stationary``: ‖∇L + λθ‖ / (λ‖θ‖) of the exact network. ``formula``: of the deviations between merged and own
-    network from (1 + s'/s)^(k-1) - 1, in both tasks and for every λ' of the experiment. ``weights reached``: of the
-    trained weights from the exact ones. ``formula reached``: as ``formula``, of the trained networks, both at λ.
+    network from (1 + s'/s)^(k-1) - 1, in both tasks and for every λ' of the experiment. ``weights``: of the trained
+    weights from the exact ones. ``merged``: as ``formula``, of the trained networks, both at λ.
     """
     training, depth = run.job.training, run.job.network.depth
     shape = (2, len(run.seeds), len(run.kept), len(PARTS))
