@@ -67,11 +67,23 @@ def test_file_round_trips_and_damage_is_told(tmp_path: Path) -> None:
     claims.write(verdicts, tmp_path / "claims.json")
     assert claims.read(tmp_path / "claims.json") == verdicts
     keys = ["claim", "statement", "source", "assumptions", "experiment", "weight_decay", "kind", "outcome"]
-    keys += ["measured", "bound", "slack", "median_slack", "tolerance", "seeds", "note", "made_by"]
+    keys += ["measured", "bound", "slack", "median_slack", "last_measured", "last_bound", "last_slack"]
+    keys += ["tolerance", "trivial", "seeds", "note", "made_by"]
     assert list(json.loads((tmp_path / "claims.json").read_text())[0]) == keys
     (tmp_path / "claims.json").write_text("[{")
     with pytest.raises(UserError, match="remake it with: rm -f"):
         claims.read(tmp_path / "claims.json")
+
+
+def test_rows_that_could_not_have_failed_are_counted_apart() -> None:
+    verdicts = claims.check_scan("m", good_scan())[:2]
+    trivial = verdicts[0].model_copy(update={"trivial": "by construction", "outcome": "assumption unmet"})
+    counts = claims.count([verdicts[0], trivial, trivial])
+    assert counts == (3, 1, {"assumption unmet": 2, "holds": 1}) and str(counts) == "1 of 3"
+    lines = claims.table([*verdicts, trivial]).splitlines()
+    assert [" * " in line for line in lines[1:4]] == [False, False, True]
+    assert " ".join(lines[-2].split()) == "scan_same_order 1 of 2 assumption unmet 1, holds 1"
+    assert "*" not in claims.table(verdicts)
 
 
 def test_one_layer_and_a_constant_norm() -> None:

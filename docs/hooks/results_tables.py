@@ -96,13 +96,13 @@ def claims(run: Path) -> str:
         "claim",
         "source",
         "what is claimed",
-        "verdicts that could fail",
+        "could have failed",
         "outcome",
         "worst measured",
         "slack",
     ]
     rows = [_claim(name, verdicts[verdicts.claim == name]) for name in CLAIMS]
-    return markdown([*head, "at the last step"], rows)
+    return markdown([*head, "slack at the last step"], rows)
 
 
 def _claim(name: str, verdicts: pd.DataFrame) -> list[str]:

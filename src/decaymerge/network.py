@@ -44,7 +44,16 @@ def _balanced(network: Network, dims: Sequence[int], rng: np.random.Generator) -
     return [np.outer(above, below) for below, above in itertools.pairwise(units)]
 
 
-INITIALISATIONS = {"gaussian": _gaussian, "balanced": _balanced}
+def _positive(network: Network, dims: Sequence[int], rng: np.random.Generator) -> list[np.ndarray]:
+    """Absolute values of Gaussian weights, each matrix scaled to norm 2.
+
+    One unit a layer then lies in the basin of the larger stationary point (``claims/counterexample.py``).
+    """
+    weights = [np.abs(weight) for weight in _gaussian(network, dims, rng)]
+    return [2 * weight / np.linalg.norm(weight) for weight in weights]
+
+
+INITIALISATIONS = {"gaussian": _gaussian, "balanced": _balanced, "positive": _positive}
 
 
 TILE = {"cpu": 2 * 1024**2}

@@ -6,8 +6,10 @@ pass: its outcome is ``holds``, ``not supported`` or ``assumption unmet``.
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -15,6 +17,9 @@ from pydantic import TypeAdapter
 
 from decaymerge import store
 from decaymerge.atomic import atomic_file
+from decaymerge.claims.alignment import ALIGNMENT_CLAIMS
+from decaymerge.claims.balance import BALANCE
+from decaymerge.claims.counterexample import COUNTEREXAMPLE
 from decaymerge.claims.flow import FLOW_CLAIMS
 from decaymerge.claims.interference import INTERFERENCE_CLAIMS, SIDES, interference
 from decaymerge.claims.merged_activations import ACTIVATION_CLAIMS
@@ -33,6 +38,7 @@ __all__ = [
     "Verdict",
     "check_experiment",
     "check_scan",
+    "count",
     "judge_together",
     "read",
     "table",
@@ -41,7 +47,16 @@ __all__ = [
 
 CLAIMS: dict[str, Claim] = {
     claim.name: claim
-    for claim in (*STATIONARY_CLAIMS, *INTERFERENCE_CLAIMS, *FLOW_CLAIMS, WIDTH, *ACTIVATION_CLAIMS)
+    for claim in (
+        *ALIGNMENT_CLAIMS,
+        *STATIONARY_CLAIMS,
+        BALANCE,
+        *INTERFERENCE_CLAIMS,
+        *FLOW_CLAIMS,
+        WIDTH,
+        *ACTIVATION_CLAIMS,
+        COUNTEREXAMPLE,
+    )
 }
 """Claims about trained networks by name, in the paper's order. To add one, add a ``Claim`` to one of the lists."""
 LONG_NAMES = {
@@ -159,17 +174,45 @@ def read(path: Path) -> list[Verdict]:
         ) from None
 
 
+class Counts(NamedTuple):
+    """How often a claim was measured, and how its rows ended."""
+
+    rows: int
+    refutable: int
+    """Rows that could have contradicted the claim."""
+    outcomes: dict[str, int]
+
+    def __str__(self) -> str:
+        return f"{self.refutable} of {self.rows}"
+
+
+def count(verdicts: Sequence[Verdict]) -> Counts:
+    """Counts of one claim's verdicts, its outcomes in alphabetical order."""
+    outcomes = Counter(verdict.outcome for verdict in verdicts)
+    refutable = sum(not verdict.trivial for verdict in verdicts)
+    return Counts(len(verdicts), refutable, dict(sorted(outcomes.items())))
+
+
 def table(verdicts: Sequence[Verdict]) -> str:
-    """A header and one line for each verdict, for the terminal."""
+    """A header and one line for each verdict, for the terminal, and below them one line for each claim."""
+    sides = ("measured", "bound", "slack", "last slack")
     lines = [
-        f"{'claim':22}{'experiment':26}{'λ':>8}  {'outcome':18}{'measured':>10}{'bound':>10}{'slack':>10}"
+        f"{'claim':24}{'experiment':26}{'λ':>8}  {'outcome':18}" + "".join(f"{side:>11}" for side in sides)
     ]
     for verdict in verdicts:
         decay = "" if verdict.weight_decay is None else f"{verdict.weight_decay:g}"
         numbers = "".join(
-            "-".rjust(10) if value is None else f"{value:10.3g}"
-            for value in (verdict.measured, verdict.bound, verdict.slack)
+            "-".rjust(11) if value is None else f"{value:11.3g}"
+            for value in (verdict.measured, verdict.bound, verdict.slack, verdict.last_slack)
         )
         name = verdict.experiment if len(verdict.experiment) <= 25 else verdict.experiment[:22] + "..."
-        lines.append(f"{verdict.claim:22}{name:26}{decay:>8}  {verdict.outcome:18}{numbers}")
+        outcome = verdict.outcome + (" *" if verdict.trivial else "")
+        lines.append(f"{verdict.claim:24}{name:26}{decay:>8}  {outcome:18}{numbers}")
+    if any(verdict.trivial for verdict in verdicts):
+        lines.append("* could not have come out otherwise: see trivial in claims.json")
+    lines += ["", f"{'claim':24}{'could fail':>12}  outcomes"]
+    for claim in dict.fromkeys(verdict.claim for verdict in verdicts):
+        counts = count([verdict for verdict in verdicts if verdict.claim == claim])
+        outcomes = ", ".join(f"{outcome} {number}" for outcome, number in counts.outcomes.items())
+        lines.append(f"{claim:24}{counts!s:>12}  {outcomes}")
     return "\n".join(lines)

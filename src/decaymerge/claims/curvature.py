@@ -1,6 +1,6 @@
-"""Second-order and non-smooth properties of the loss at the last step, by autograd: no training loop needs them."""
+"""Second-order and non-smooth properties of the loss, by autograd: no training loop needs them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -16,31 +16,31 @@ KINK = 1e-2
 
 
 def sharpness(task: TaskNetworks) -> np.ndarray:
-    """Largest modulus of an eigenvalue of the Hessian of L_λ at the last step, (seed), by power iteration."""
-    weights = [weight.clone().requires_grad_() for weight in task.last()]
+    """Largest modulus of an eigenvalue of L_λ's Hessian at each kept step, (seed, step), by power iteration."""
+    weights = [weight.clone().requires_grad_() for weight in task.weights]
     trained = weights[: task.job.network.trained_layers]
-    hidden = [task.inputs, *activations(task.job.network, weights, task.inputs)][-1]
-    margins = task.labels * (hidden @ weights[-1].mT).squeeze(-1)
-    loss = (
-        LOSSES[task.job.training.loss](margins).mean(-1).sum()
-    )  # networks of different seeds do not interact
+    hidden = [task.inputs.unsqueeze(1), *activations(task.job.network, weights, task.inputs.unsqueeze(1))][-1]
+    margins = task.labels.unsqueeze(1) * (hidden @ weights[-1].mT).squeeze(-1)
+    loss = LOSSES[task.job.training.loss](margins).mean(-1).sum()  # different networks do not interact
     gradients = torch.autograd.grad(loss, trained, create_graph=True)
     generator = torch.Generator().manual_seed(0)
     directions = [torch.randn(weight.shape, generator=generator, dtype=weight.dtype) for weight in trained]
-    eigenvalue = torch.zeros(len(task.inputs))
+    eigenvalue = torch.zeros(task.steps.shape)
     for _ in range(POWER_ITERATIONS):
-        length = sum((part.square().sum((-2, -1)) for part in directions), torch.zeros(1)).sqrt()
-        directions = [part / length[:, None, None] for part in directions]
+        length = _sum(direction.square() for direction in directions).sqrt()
+        directions = [part / length[..., None, None] for part in directions]
         products = torch.autograd.grad(gradients, trained, directions, retain_graph=True)
         images = [
             product + task.weight_decay * part for product, part in zip(products, directions, strict=True)
         ]
-        eigenvalue = sum(
-            ((image * part).sum((-2, -1)) for image, part in zip(images, directions, strict=True)),
-            torch.zeros(1),
-        ).abs()
+        eigenvalue = _sum(image * part for image, part in zip(images, directions, strict=True)).abs()
         directions = images
     return eigenvalue.numpy()
+
+
+def _sum(layers: Iterable[Tensor]) -> Tensor:
+    """Sum over all entries of all layers, from (seed, step, d_k, d_{k-1}) to (seed, step)."""
+    return torch.stack([layer.sum((-2, -1)) for layer in layers]).sum(0)
 
 
 def minimum_norm_residual(task: TaskNetworks) -> np.ndarray:

@@ -3,16 +3,22 @@
 from functools import lru_cache
 
 import numpy as np
-import torch
 
-from decaymerge.claims.interference import worst_sample
+from decaymerge import measure
+from decaymerge.claims.interference import NO_OVERLAP, worst_sample
 from decaymerge.claims.networks import Run, TaskNetworks
+from decaymerge.claims.stationary import has_collapsed
 from decaymerge.claims.verdict import Claim, Measured
+from decaymerge.config.datasets import GaussianTask
 from decaymerge.workflow.jobs import ClaimsJob
 
 DYNAMICS = 1e-6
 """Deviation of w from Eq. 4, relative to the largest ‖w‖ of a run, up to which Theorem 4 holds."""
 SOLVER_TOLERANCE = 1e-12
+EQUAL = 1e-9
+"""Relative deviation up to which Theorem 1 is an equality at ε = 0 (ours)."""
+VISIBLE = 1e-5
+"""Interference, relative to its start, from which on its rate of decay is that of the flow, not of rounding."""
 
 
 def end_to_end(task: TaskNetworks) -> np.ndarray:
@@ -21,6 +27,14 @@ def end_to_end(task: TaskNetworks) -> np.ndarray:
     for weight in task.weights[1:]:
         product = weight @ product
     return product.squeeze(-2).numpy()
+
+
+def objective(task: TaskNetworks) -> np.ndarray:
+    """F = L + (λK/2) ‖w‖^(2/K) of the end-to-end vector of the trained networks, (seed, step)."""
+    depth = task.job.network.depth
+    norm = np.linalg.norm(end_to_end(task), axis=-1)
+    loss = measure.loss(task.margins, task.job.training.loss).numpy()
+    return loss + task.weight_decay * depth / 2 * norm ** (2 / depth)
 
 
 class Trajectory:
@@ -35,7 +49,6 @@ class Trajectory:
         decay: e^{-A(t)} with A(t) = ∫ a, a = Kλ + (K-1) ‖w‖^(-2/K) ⟨w, ∇L(w)⟩, (seed, step).
         growth: ∫ e^{-(A(t)-A(s))} ‖w_s‖^(2-2/K) mean|ℓ'| ds, (seed, step).
         dissipation: ∫ ‖w‖^(2-2/K) ‖∇F‖² with F = L + (λK/2) ‖w‖^(2/K), (seed, step).
-        objective: F, (seed, step).
 
     Raises:
         ArithmeticError: the solver fails.
@@ -57,10 +70,6 @@ class Trajectory:
         state = solution.y.T.reshape(len(times), *self.shape).swapaxes(0, 1)
         self.w, self.decay, self.growth = state[..., :-3], np.exp(-state[..., -3]), state[..., -2]
         self.dissipation = state[..., -1]
-        margins = self.w @ self.signed.swapaxes(-1, -2)
-        loss = (np.logaddexp(0, -margins) if self.logistic else np.exp(-margins)).mean(-1)
-        norm = np.linalg.norm(self.w, axis=-1)
-        self.objective = loss + self.weight_decay * self.depth / 2 * norm ** (2 / self.depth)
 
     def velocity(self, _: float, flat: np.ndarray) -> np.ndarray:
         """Time derivative of (w, A, growth, dissipation) of all seeds, (seed, d + 3) as one flat vector."""
@@ -124,6 +133,33 @@ def theorem1(run: Run) -> Measured:
     return Measured(np.stack(measured), np.stack(bound), ["w + w'", "sum of layers"], note=note)
 
 
+def theorem1_orthogonal(run: Run) -> Measured:
+    """|⟨w'_t, x⟩ - e^{-A(t)} ⟨w'_0, x⟩| for the inputs x of the own task, relative to the largest |⟨w'_0, x⟩|.
+
+    It is Theorem 1 at ε = 0, where the bound is an equality (ours). w' is that of the networks, A is that of Eq. 4.
+    """
+    errors, growth, rates = [], [], []
+    for (own, other), solution in zip(run.pairs, reversed(trajectories(run)[:2]), strict=True):
+        interference = np.einsum("std,snd->stn", end_to_end(other), own.inputs.numpy())
+        start = interference[:, :1]
+        scale = np.abs(start).max(-1)
+        errors.append(np.abs(interference - solution.decay[..., None] * start).max(-1) / scale)
+        size = np.linalg.norm(interference, axis=-1) / np.linalg.norm(start, axis=-1)
+        growth.append(size.max(-1))
+        last = np.flatnonzero((size > VISIBLE).all(0))[-2:]
+        rates.append(-np.diff(np.log(size[:, last]), axis=-1)[:, 0] / np.diff(run.times[last]))
+    measured = np.stack(errors)[..., None]
+    rate, factor = np.concatenate(rates), np.concatenate(growth)
+    zero = sum(int(has_collapsed(task).sum()) for task in run.tasks)
+    note = (
+        f"late rate {rate.min():.4g} to {rate.max():.4g} at λ = {run.weight_decay:g}; before it decays, the"
+        f" interference grows to {factor.min():.3g} to {factor.max():.3g} times its start"
+        + (f"; {zero} networks collapsed to zero" if zero else "")
+    )
+    unmet = "" if (run.overlap < NO_OVERLAP).all() else f"the overlap is {run.overlap.max():.2g}, not 0"
+    return Measured(measured, np.full_like(measured, EQUAL), unmet=unmet, note=note)
+
+
 def _layer_sum_gap(own: TaskNetworks, other: TaskNetworks) -> np.ndarray:
     """f_{θ+θ'}(x) - f_θ(x) on the own inputs, (seed, step, sample)."""
     sum_hidden = own_hidden = own.inputs.unsqueeze(1).mT
@@ -133,10 +169,10 @@ def _layer_sum_gap(own: TaskNetworks, other: TaskNetworks) -> np.ndarray:
 
 
 def lemma6(run: Run) -> Measured:
-    """∫ ‖w‖^(2-2/K) ‖∇F‖² ds, and its bound F(0) - F(t) (Lemma 6)."""
-    solutions = trajectories(run)
-    measured = np.stack([solution.dissipation for solution in solutions])[..., None]
-    bound = np.stack([solution.objective[:, :1] - solution.objective for solution in solutions])[..., None]
+    """∫ ‖w‖^(2-2/K) ‖∇F‖² ds along the solution of Eq. 4, and its bound F(0) - F(t) of the networks (Lemma 6)."""
+    measured = np.stack([solution.dissipation for solution in trajectories(run)])[..., None]
+    objectives = [objective(task) for task in run.tasks]
+    bound = np.stack([values[:, :1] - values for values in objectives])[..., None]
     return Measured(measured, bound)
 
 
@@ -144,12 +180,7 @@ def lemma7(run: Run) -> Measured:
     """min_{s≤t} ‖∇L_λ(θ_s)‖ over the kept times, and its bound √((L_λ(θ_0) - L_λ(θ_t)) / t) (Lemma 7)."""
     measured, bound = [], []
     for task in run.tasks:
-        squares = [
-            (gradient + run.weight_decay * weight).square().sum((-2, -1))
-            for gradient, weight in zip(task.gradients, task.trained_weights, strict=True)
-        ]
-        norm = torch.stack(squares).sum(0).sqrt().numpy()
-        measured.append(np.minimum.accumulate(norm, axis=1))
+        measured.append(np.minimum.accumulate(np.sqrt(task.squared_gradient), axis=1))
         decrease = task.regularised_loss[:, :1] - task.regularised_loss
         with np.errstate(divide="ignore", invalid="ignore"):
             bound.append(np.sqrt(np.maximum(decrease, 0) / run.times))
@@ -162,6 +193,13 @@ def _is_flow(job: ClaimsJob) -> bool:
 
 def _is_balanced_flow(job: ClaimsJob) -> bool:
     return _is_flow(job) and job.network.initialisation == "balanced" and not job.network.fixed_outer_layer
+
+
+def _is_apart(job: ClaimsJob) -> bool:
+    """Whether the tasks' inputs are orthogonal by the settings of their data."""
+    return len(job.data) > 1 and all(
+        isinstance(data, GaussianTask) and data.overlap in ("orthogonal", 0) for data in job.data
+    )
 
 
 FLOW_CLAIMS = [
@@ -189,6 +227,18 @@ FLOW_CLAIMS = [
         applies=lambda job: _is_balanced_flow(job) and len(job.task_names) > 1,
         measure=theorem1,
         parts_apart=True,
+    ),
+    Claim(
+        name="theorem1_orthogonal",
+        brief="Theorem 1 is an equality at ε = 0",
+        statement=r"At $\varepsilon = 0$, $\langle w'_t, x\rangle = e^{-A(t)} \langle w'_0, x\rangle$ for the"
+        r" inputs $x$ of the other task",
+        source="ours, after Theorem 1",
+        assumptions=r"linear network, gradient flow from a balanced start, $\varepsilon = 0$",
+        kind="equality",
+        when="every kept step",
+        applies=lambda job: _is_balanced_flow(job) and _is_apart(job),
+        measure=theorem1_orthogonal,
     ),
     Claim(
         name="lemma6",

@@ -34,14 +34,19 @@ def worst_sample(measured: np.ndarray, bound: np.ndarray) -> tuple[np.ndarray, n
     return np.take_along_axis(measured, worst, -1)[..., 0], np.take_along_axis(bound, worst, -1)[..., 0]
 
 
-def at_worst_samples(sides: list[tuple[np.ndarray, np.ndarray]]) -> Measured:
+def at_worst_samples(run: Run, sides: list[tuple[np.ndarray, np.ndarray]]) -> Measured:
     """Both sides at the sample with the least slack.
 
+    The bounds take 1-ηλ for a factor of shrinking, which it is from 0 to 1 only.
+
     Args:
+        run: Its η and λ.
         sides: (measured, bound) of each task, both (seed, step, sample).
     """
     measured, bound = zip(*(worst_sample(*side) for side in sides), strict=True)
-    return Measured(np.stack(measured)[..., None], np.stack(bound)[..., None])
+    product = run.job.training.step_size * run.weight_decay
+    unmet = f"ηλ = {product:.3g} is above 1" if product > 1 else ""
+    return Measured(np.stack(measured)[..., None], np.stack(bound)[..., None], unmet=unmet)
 
 
 def first_layer_on(other: TaskNetworks, inputs: Tensor) -> np.ndarray:
@@ -59,10 +64,11 @@ def first_layer_bound(run: Run, other: TaskNetworks, inputs: Tensor, outer: np.n
 def linear_interference(run: Run) -> Measured:
     """|⟨w'_T, x⟩| for the inputs x of the task that w' was not trained on, and its bound."""
     return at_worst_samples(
+        run,
         [
             (first_layer_on(other, own.inputs), first_layer_bound(run, other, own.inputs, 1.0))
             for own, other in run.pairs
-        ]
+        ],
     )
 
 
@@ -74,10 +80,11 @@ def _outer_norm(task: TaskNetworks) -> np.ndarray:
 def lemma5(run: Run) -> Measured:
     """‖W'_T x‖ for the inputs x of the task that W' was not trained on, and its bound (Lemma 5)."""
     return at_worst_samples(
+        run,
         [
             (first_layer_on(other, own.inputs), first_layer_bound(run, other, own.inputs, _outer_norm(other)))
             for own, other in run.pairs
-        ]
+        ],
     )
 
 
@@ -92,7 +99,7 @@ def corollary1(run: Run) -> Measured:
         norm = _outer_norm(own)
         bound = norm[:, None, None] * first_layer_bound(run, other, own.inputs, norm)
         sides.append((gap, bound))
-    return at_worst_samples(sides)
+    return at_worst_samples(run, sides)
 
 
 def predicted_first_layer(task: TaskNetworks, inputs: Tensor) -> Tensor:
@@ -184,7 +191,7 @@ INTERFERENCE_CLAIMS = [
         statement=r"$|\langle w'_T, x\rangle| \le (1-\eta\lambda)^T |\langle w'_0, x\rangle|"
         r" + \varepsilon (1-(1-\eta\lambda)^T)/\lambda$",
         source="linear predictor",
-        assumptions="linear predictor, gradient descent, inputs on the unit sphere",
+        assumptions=r"linear predictor, gradient descent, $\eta\lambda \le 1$, inputs on the unit sphere",
         kind="upper",
         when="every kept step",
         applies=lambda job: (
@@ -198,7 +205,7 @@ INTERFERENCE_CLAIMS = [
         statement=r"$\|W'_T x\| \le (1-\eta\lambda)^T \|W'_0 x\|"
         r" + \varepsilon \|a\| (1-(1-\eta\lambda)^T)/\lambda$",
         source="Lemma 5",
-        assumptions="shallow ReLU network with a fixed outer layer, gradient descent",
+        assumptions=r"shallow ReLU network with a fixed outer layer, gradient descent, $\eta\lambda \le 1$",
         kind="upper",
         when="every kept step",
         applies=_is_shallow,
@@ -209,7 +216,7 @@ INTERFERENCE_CLAIMS = [
         brief="shallow ReLU: change of the output by the sum",
         statement=r"$|f_{W+W'}(x) - f_W(x)| \le \|a\| \|W'_T x\|$, where Lemma 5 bounds $\|W'_T x\|$",
         source="Corollary 1",
-        assumptions="shallow ReLU network with a fixed outer layer, gradient descent",
+        assumptions=r"shallow ReLU network with a fixed outer layer, gradient descent, $\eta\lambda \le 1$",
         kind="upper",
         when="every kept step",
         applies=_is_shallow,

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from decaymerge.claims.networks import Run
+from decaymerge.claims.stationary import has_collapsed
 from decaymerge.claims.verdict import Claim, Measured
 from decaymerge.workflow.jobs import ClaimsJob
 
@@ -23,12 +24,28 @@ def lemma8(run: Run) -> Measured:
         (_unit(hidden).mean(-2) * _unit(other_hidden).mean(-2)).sum(-1).numpy()
         for hidden, other_hidden in zip(own_layers, other_layers, strict=True)
     ]
-    measured = np.stack([np.stack(cosines, -1)] * 2)  # both tasks have the same cosine
-    middle, end = measured[0, :, len(run.kept) // 2], measured[0, :, -1]
-    note = "mean cosine, by layer, from the middle kept step to the last: " + ", ".join(
-        f"{before:.3g} to {after:.3g}" for before, after in zip(middle.mean(0), end.mean(0), strict=True)
-    )
-    return Measured(measured, np.full_like(measured, DECAYED), _layers(run), note=note)
+    both = np.stack([np.stack(cosines, -1)] * 2)  # both tasks have the same cosine
+    measured, unmet, notes = _alive(run, both)
+    if not unmet:
+        middle, end = (np.nanmean(measured[0, :, step], 0) for step in (len(run.kept) // 2, -1))
+        notes.append(
+            "mean cosine, by layer, from the middle kept step to the last: "
+            + ", ".join(f"{before:.3g} to {after:.3g}" for before, after in zip(middle, end, strict=True))
+        )
+    return Measured(measured, np.full_like(measured, DECAYED), _layers(run), unmet, "; ".join(notes))
+
+
+def _alive(run: Run, measured: np.ndarray) -> tuple[np.ndarray, str, list[str]]:
+    """Leave out the seeds in which a network of the pair has collapsed to zero: nothing is left to merge with.
+
+    Returns:
+        ``measured`` (task, seed, step, part) with NaN for these seeds; that no seed is left, in words, or an empty
+        text; and a note of how many seeds are left out, if any.
+    """
+    zero = np.logical_or(*(has_collapsed(task) for task in run.tasks[:2]))
+    unmet = "in every pair a network collapsed to zero" if zero.all() else ""
+    note = f"in {zero.sum()} of {zero.size} pairs a network collapsed to zero; they are left out"
+    return np.where(zero[:, None, None], np.nan, measured), unmet, [note] if zero.any() else []
 
 
 def _unit(hidden: Tensor) -> Tensor:
@@ -54,15 +71,16 @@ def theorem2(run: Run) -> Measured:
             settled_share.append(float(settled.mean()))
             smallest.append(_smallest_activation(own_hidden))
         measured.append(np.stack(medians, -1))
-    unmet = "" if positive_margin else "Assumption 1: the average margin is never positive"
+    deviations, unmet, notes = _alive(run, np.stack(measured))
+    if not unmet and not positive_margin:
+        unmet = "Assumption 1: the average margin is never positive"
     if not unmet and max(settled_share) == 0:
         unmet = "Assumption 2: no input has a settled set of active units"
-    note = (
+    notes.append(
         f"Assumption 2 holds for a share of {min(settled_share):.2f} of the inputs in the worst layer;"
         f" smallest positive normalised activation (Definition 1) {min(smallest):.2g}"
     )
-    deviations = np.stack(measured)
-    return Measured(deviations, np.full_like(deviations, SAME), _layers(run), unmet, note)
+    return Measured(deviations, np.full_like(deviations, SAME), _layers(run), unmet, "; ".join(notes))
 
 
 def _settled(hidden: Tensor) -> np.ndarray:
@@ -113,8 +131,9 @@ ACTIVATION_CLAIMS = [
         when="last step",
         applies=_is_deep_relu_flow,
         measure=lemma8,
-        tried=r"$\lambda$ from 0.003 to 0.03, up to $t = 2000$: the cosine stays between 0.2 and 0.4. Activations"
-        " of a ReLU are not negative, so networks that share an active unit have a positive cosine.",
+        tried=r"$\lambda$ from 0.0003 to 0.05, above which networks collapse, up to $\lambda t \ge 6$: the cosine"
+        " stays between 0.1 and 0.4. Activations of a ReLU are not negative, so networks that share an active unit"
+        " have a positive cosine.",
         parts_apart=True,
     ),
     Claim(
@@ -127,8 +146,8 @@ ACTIVATION_CLAIMS = [
         when="last step",
         applies=_is_deep_relu_flow,
         measure=theorem2,
-        tried=r"$\lambda$ from 0.003 to 0.03, up to $t = 2000$: the first layer's deviation vanishes as its"
-        " interference does; that of the second layer stays at about a half for every pair of networks.",
+        tried=r"$\lambda$ from 0.0003 to 0.05, above which networks collapse, up to $\lambda t \ge 6$: the first"
+        " layer's deviation vanishes as its interference does; the second layer's is 0.2 or more for every pair.",
         parts_apart=True,
     ),
 ]

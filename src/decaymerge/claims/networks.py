@@ -81,6 +81,15 @@ class TaskNetworks:
         return relative_residual(self.trained_weights, self.gradients, self.weight_decay).numpy()
 
     @cached_property
+    def squared_gradient(self) -> np.ndarray:
+        """‖∇L_λ(θ)‖² over the trained layers, (seed, step)."""
+        squares = [
+            (gradient + self.weight_decay * weight).square().sum((-2, -1))
+            for gradient, weight in zip(self.gradients, self.trained_weights, strict=True)
+        ]
+        return torch.stack(squares).sum(0).numpy()
+
+    @cached_property
     def squared_norms(self) -> np.ndarray:
         """‖W_k‖_F², (seed, step, layer)."""
         return torch.stack([weight.square().sum((-2, -1)) for weight in self.weights], -1).numpy()

@@ -1,13 +1,11 @@
-"""Claims about stationary points: Lemmas 1 to 4."""
+"""Claims about stationary points: Lemmas 2 to 4. Lemma 1 is in ``alignment.py``."""
 
 import numpy as np
 import torch
 
-from decaymerge.claims.curvature import minimum_norm_residual, sharpness
 from decaymerge.claims.networks import Run, TaskNetworks
 from decaymerge.claims.verdict import Claim, Measured
 from decaymerge.collapse import collapsed
-from decaymerge.gradient import relative_residual
 from decaymerge.measure import LOSSES, frobenius_norm, largest_output, spectral_norm
 from decaymerge.workflow.jobs import ClaimsJob
 
@@ -18,8 +16,8 @@ KINKED_FLOW = 5e-3
 NO_DECAY = "λ = 0, where the claim is undefined"
 RESTING = 1e-2
 """Relative change of a squared norm between the last two kept steps up to which the norm is at rest."""
-LEMMA_3 = 1e-2
-"""Relative deviation from Lemma 3 up to which a run must satisfy the consequences of the lemma."""
+RANK_ONE = 1e-12
+"""Deviation from 1 up to which a ratio of norms is 1, so that matrices have rank one."""
 
 
 def tolerance(run: Run) -> float:
@@ -30,87 +28,26 @@ def tolerance(run: Run) -> float:
     return STATIONARY[network.activation if network.power == 1 else "relu^p"]
 
 
-def _stack(values: list[np.ndarray]) -> np.ndarray:
+def stack(values: list[np.ndarray]) -> np.ndarray:
     """Array (task, seed, step, part) from an array (seed, step[, part]) for each task."""
     stacked = np.stack(values)
     return stacked if stacked.ndim == 4 else stacked[..., None]
 
 
-def _collapsed(task: TaskNetworks) -> np.ndarray:
+def has_collapsed(task: TaskNetworks) -> np.ndarray:
     """Whether the network of each seed has collapsed to zero, (seed)."""
     return collapsed(largest_output(task.margins[:, -1])).numpy()
 
 
-def _without_collapsed(run: Run, measured: np.ndarray) -> tuple[np.ndarray, list[str]]:
+def without_collapsed(run: Run, measured: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Leave out the networks that have gone to zero, since θ = 0 is a stationary point that the claims exclude.
 
     Returns:
         ``measured`` (task, seed, step, part) with NaN for these networks, and a note of how many there are, if any.
     """
-    zero = np.stack([_collapsed(task) for task in run.tasks])
+    zero = np.stack([has_collapsed(task) for task in run.tasks])
     note = f"{zero.sum()} of {zero.size} networks collapsed to zero and are left out"
     return np.where(zero[:, :, None, None], np.nan, measured), [note] if zero.any() else []
-
-
-def alignment(run: Run) -> Measured:
-    """‖∇L + λθ‖ / (λ‖θ‖), which is 0 at a stationary point (Lemma 1).
-
-    A network with kinks has a second part (ours): the same with the subgradient of least norm, at the last step.
-    """
-    network, training = run.job.network, run.job.training
-    plain = _stack([task.residual for task in run.tasks])
-    allowed = np.full_like(plain, tolerance(run))
-    if run.weight_decay == 0:
-        return Measured(plain * np.nan, allowed, unmet=NO_DECAY)
-    plain, notes = _without_collapsed(run, plain)
-    cosine = min(float(_cosine(task)[~_collapsed(task)].min(initial=1)) for task in run.tasks)
-    notes.append(f"least cosine of θ and -∇L {cosine:.6g}")
-    notes.append(f"residual layer by layer at most {_residual_by_layer(run)}")
-    step_too_large = ""
-    if training.optimiser == "gd":
-        product = training.step_size * max(float(sharpness(task).max()) for task in run.tasks)
-        notes.append(f"ηβ = {product:.3g} at the last step, by power iteration")
-        step_too_large = "" if product < 2 else f"ηβ = {product:.3g} is not below 2"
-    if network.smooth:
-        unmet = step_too_large or _ended_early(run, plain, allowed)
-        return Measured(plain, allowed, unmet=unmet, note="; ".join(notes))
-    least = np.full_like(plain, np.nan)
-    least[:, :, -1, 0] = [minimum_norm_residual(task) for task in run.tasks]
-    worst, worst_least = np.nanmax(plain[:, :, -1]), np.nanmax(least)
-    notes.append(f"worst residual {worst:.3g} plain and {worst_least:.3g} for the minimum-norm subgradient")
-    return Measured(
-        np.concatenate([plain, least], -1),
-        np.concatenate([allowed, allowed], -1),
-        parts=["plain", "minimum norm"],
-        unmet="a ReLU network is not smooth: samples sit on its kinks",
-        note="; ".join(notes),
-    )
-
-
-def _ended_early(run: Run, residual: np.ndarray, allowed: np.ndarray) -> str:
-    """Whether the residual is too large because the steps ran out, in words, or an empty text."""
-    too_large = (residual[:, :, -1] > allowed[:, :, -1]).any()
-    out_of_steps = not all(task.stationary for task in run.tasks)
-    return "the run ended before it came to a stationary point" if too_large and out_of_steps else ""
-
-
-def _cosine(task: TaskNetworks) -> np.ndarray:
-    """Cosine of θ and -∇L at the last step, (seed)."""
-    weights = torch.cat([weight[:, -1].flatten(1) for weight in task.trained_weights], -1)
-    gradients = torch.cat([gradient[:, -1].flatten(1) for gradient in task.gradients], -1)
-    return torch.cosine_similarity(weights, -gradients, dim=-1).numpy()
-
-
-def _residual_by_layer(run: Run) -> str:
-    """The largest residual of each trained layer at the last step, as text."""
-    worst = []
-    for k in range(run.job.network.trained_layers):
-        residuals = [
-            relative_residual([task.trained_weights[k][:, -1]], [task.gradients[k][:, -1]], run.weight_decay)
-            for task in run.tasks
-        ]
-        worst.append(f"{float(torch.stack(residuals).max()):.2g}")
-    return ", ".join(worst)
 
 
 def _not_stationary(run: Run) -> str:
@@ -118,7 +55,7 @@ def _not_stationary(run: Run) -> str:
     if run.weight_decay == 0:
         return NO_DECAY
     worst = max(
-        float(np.where(_collapsed(task), 0, np.nan_to_num(task.residual[:, -1], nan=np.inf)).max())
+        float(np.where(has_collapsed(task), 0, np.nan_to_num(task.residual[:, -1], nan=np.inf)).max())
         for task in run.tasks
     )
     return "" if worst <= tolerance(run) else f"not at a stationary point: the residual is {worst:.2g}"
@@ -134,18 +71,35 @@ def rank_one(run: Run) -> Measured:
             second = singular_values[..., 1:2].sum(-1)  # 0 for a single row, which has no second one
             per_layer.append(second / singular_values[..., 0])
         per_task = torch.stack(per_layer, -1).numpy()
-        per_task[_collapsed(task), -1] = 0
+        per_task[has_collapsed(task), -1] = 0
         return per_task
 
-    measured = _stack([ratios(task) for task in run.tasks])
-    zero = sum(int(_collapsed(task).sum()) for task in run.tasks)
-    notes = [f"{zero} networks collapsed to zero"] if zero else []
-    if run.job.network.initialisation == "balanced":
-        notes.append("a balanced start with a scalar output already has rank one")
+    measured = stack([ratios(task) for task in run.tasks])
+    zero = sum(int(has_collapsed(task).sum()) for task in run.tasks)
     parts = [f"layer {k}" for k in range(1, run.job.network.depth)]
     return Measured(
-        measured, np.full_like(measured, tolerance(run)), parts, _not_stationary(run), "; ".join(notes)
+        measured,
+        np.full_like(measured, tolerance(run)),
+        parts,
+        _not_stationary(run),
+        f"{zero} networks collapsed to zero" if zero else "",
+        "the matrices start with rank one, which training keeps" if _starts_with_rank_one(run) else "",
     )
+
+
+def _starts_with_rank_one(run: Run) -> bool:
+    """Whether the matrices at the start have rank one and lie along each other: ‖W_K … W_1‖ = Π_k ‖W_k‖_F.
+
+    Every gradient of such a linear network lies along its matrices, so that they keep their rank.
+    """
+    ratios = []
+    for task in run.tasks:
+        start = [weight[:, 0] for weight in task.weights]
+        product, norms = start[0], frobenius_norm(start[0])
+        for weight in start[1:]:
+            product, norms = weight @ product, norms * frobenius_norm(weight)
+        ratios.append(frobenius_norm(product) / norms)
+    return bool((torch.cat(ratios) - 1).abs().max() <= RANK_ONE)
 
 
 def deviation_from_lemma_3(task: TaskNetworks) -> np.ndarray:
@@ -164,30 +118,29 @@ def _norms_move(run: Run) -> str:
     if run.weight_decay == 0 or run.job.network.smooth:
         return _not_stationary(run)
     moved = max(
-        float(np.abs(task.squared_norms[:, -2] / task.squared_norms[:, -1] - 1).max()) for task in run.tasks
+        float(np.abs(norms[:, -2] / norms[:, -1] - 1).max(initial=0))
+        for norms in (task.squared_norms[~has_collapsed(task)] for task in run.tasks)
     )
     return "" if moved <= RESTING else f"the norms still move, by {moved:.2g} between the last two kept steps"
 
 
+def _implied(run: Run, statement: str) -> str:
+    """That a statement follows from what its row assumes, for a smooth network, or an empty text."""
+    if not run.job.network.smooth:
+        return ""
+    return f"at a stationary point of a homogeneous smooth network {statement} follows by algebra"
+
+
 def norm_preservation(run: Run) -> Measured:
     """Relative deviation of every layer's squared norm from p^(K-k) B², a part for each layer (Lemma 3)."""
-    measured = _stack([deviation_from_lemma_3(task) for task in run.tasks])
+    measured = stack([deviation_from_lemma_3(task) for task in run.tasks])
     parts = [f"layer {k}" for k in range(1, run.job.network.depth + 1)]
-    measured, notes = _without_collapsed(run, measured)
+    measured, notes = without_collapsed(run, measured)
     if not run.job.network.smooth and not all(task.stationary for task in run.tasks):
         notes.append("the weights are not stationary, but Lemma 3 needs only norms at rest")
     allowed = np.full_like(measured, tolerance(run))
-    return Measured(measured, allowed, parts, _norms_move(run), "; ".join(notes))
-
-
-def _lemma_3_unmet(run: Run) -> str:
-    """Why Lemma 3 does not hold at the last step, or an empty text."""
-    if run.weight_decay == 0:
-        return NO_DECAY
-    worst = max(
-        float(deviation_from_lemma_3(task)[~_collapsed(task), -1].max(initial=0)) for task in run.tasks
-    )
-    return "" if worst <= LEMMA_3 else f"not at a stationary point: the deviation from Lemma 3 is {worst:.2g}"
+    trivial = _implied(run, "Lemma 3")
+    return Measured(measured, allowed, parts, _norms_move(run), "; ".join(notes), trivial)
 
 
 def low_rank_eq2(run: Run) -> Measured:
@@ -200,48 +153,37 @@ def low_rank_eq2(run: Run) -> Measured:
         scaled = task.margins.abs() / task.inputs.norm(dim=-1).unsqueeze(1)
         with np.errstate(divide="ignore", invalid="ignore"):
             bound.append(scaled.amax(-1).numpy() ** (1 / depth) / np.sqrt(task.squared_bound))
-    known, notes = _without_collapsed(run, _stack(measured))
-    return Measured(known, _stack(bound), unmet=_lemma_3_unmet(run), note="; ".join(notes))
+    known, notes = without_collapsed(run, stack(measured))
+    rank_one = np.isclose(known[:, :, -1], 1, rtol=0, atol=RANK_ONE).all()
+    trivial = "every matrix has rank one, so that the left side is 1" if rank_one else _implied(run, "Eq. 2")
+    return Measured(known, stack(bound), unmet=_norms_move(run), note="; ".join(notes), trivial=trivial)
 
 
 def low_rank_eq3(run: Run) -> Measured:
     """The largest ‖W_k‖_F², and its bound mean_i(ℓ_i |z_i|) / λ (Lemma 4, Eq. 3)."""
     if run.weight_decay == 0:
-        nothing = _stack([task.residual * np.nan for task in run.tasks])
-        return Measured(nothing, nothing, unmet=NO_DECAY)
+        nothing = stack([task.residual * np.nan for task in run.tasks])
+        return Measured(nothing, nothing, unmet=NO_DECAY, trivial=NO_DECAY)
     loss = LOSSES[run.job.training.loss]
     measured = [task.squared_norms.max(-1) for task in run.tasks]
     bound = [
         (loss(task.margins) * task.margins.abs()).mean(-1).numpy() / run.weight_decay for task in run.tasks
     ]
-    known, notes = _without_collapsed(run, _stack(measured))
-    return Measured(known, _stack(bound), unmet=_lemma_3_unmet(run), note="; ".join(notes))
+    known, notes = without_collapsed(run, stack(measured))
+    trivial = _implied(run, "Eq. 3")
+    return Measured(known, stack(bound), unmet=_norms_move(run), note="; ".join(notes), trivial=trivial)
 
 
-def _is_full_batch(job: ClaimsJob) -> bool:
+def is_full_batch(job: ClaimsJob) -> bool:
     """Whether all layers are trained without minibatches, so that training can reach a stationary point."""
     return job.training.optimiser in ("gd", "gf") and not job.network.fixed_outer_layer
 
 
 def _is_of_degree_one(job: ClaimsJob) -> bool:
-    return _is_full_batch(job) and job.network.power == 1
+    return is_full_batch(job) and job.network.power == 1
 
 
 STATIONARY_CLAIMS = [
-    Claim(
-        name="alignment",
-        brief="∇L(θ) = -λθ at a stationary point",
-        statement=r"At a stationary point $\nabla L(\theta) = -\lambda\theta$: weights and gradient are aligned",
-        source="Lemma 1",
-        assumptions=r"smooth network, $\eta < 2/\beta$, run to a stationary point",
-        kind="equality",
-        when="last step",
-        applies=_is_full_batch,
-        measure=alignment,
-        tried=r"ReLU networks with $\eta$ from 0.1 to 0.5 and up to 100 000 steps: the plain residual stalls"
-        " between 0.13 and 0.31, since samples sit on kinks. The minimum-norm subgradient is shown next to it.",
-        parts_apart=True,
-    ),
     Claim(
         name="rank_one",
         brief="deep linear: every matrix has rank one",
@@ -251,7 +193,7 @@ STATIONARY_CLAIMS = [
         kind="equality",
         when="last step",
         applies=lambda job: (
-            _is_full_batch(job) and job.network.activation == "linear" and job.network.depth > 1
+            is_full_batch(job) and job.network.activation == "linear" and job.network.depth > 1
         ),
         measure=rank_one,
     ),
@@ -264,7 +206,7 @@ STATIONARY_CLAIMS = [
         assumptions="homogeneous network, norms at rest",
         kind="equality",
         when="last step",
-        applies=_is_full_batch,
+        applies=is_full_batch,
         measure=norm_preservation,
     ),
     Claim(

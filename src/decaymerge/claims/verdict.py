@@ -44,8 +44,17 @@ class Verdict(Settings):
     """The smallest of bound / measured, or of measured / bound for a lower bound. The claim holds from 1 on. None
     where the slack is infinite or unknown."""
     median_slack: float | None
+    last_measured: float | None = None
+    """The measured side at the last step, where the slack is smallest there. Bounds over all steps are often tight
+    at the first ones."""
+    last_bound: float | None = None
+    """The bound there."""
+    last_slack: float | None = None
+    """The smallest slack at the last step."""
     tolerance: float | None
     """The tolerance of an equality; the relative rounding that a bound allows."""
+    trivial: str = ""
+    """Why this row could not have contradicted the claim, whatever training did; empty where it could."""
     seeds: list[int]
     note: str
     """Which assumption is unmet, and what else was measured."""
@@ -67,6 +76,8 @@ class Measured(NamedTuple):
     """Which assumption does not hold, or an empty text."""
     note: str = ""
     """What else was measured, in words."""
+    trivial: str = ""
+    """Why the claim could not have been contradicted by this run, or an empty text."""
 
 
 @dataclass(frozen=True)
@@ -107,18 +118,10 @@ def judge(claim: Claim, run: Run, sides: Measured) -> Verdict:
         run: The networks that were measured.
         sides: Both sides, as ``claim.measure`` gives them.
     """
-    steps = slice(1, None) if claim.when == "every kept step" else slice(-1, None)
-    measured, bound = sides.measured[:, :, steps], sides.bound[:, :, steps]
-    slack = slack_of(claim.kind, measured, bound)
-    known = ~np.isnan(slack)
-    if known.any():
-        worst = np.unravel_index(np.nanargmin(slack), slack.shape)
-        worst_measured, worst_bound, worst_slack = (finite(side[worst]) for side in (measured, bound, slack))
-        median_slack = finite(np.median(slack[known]))
-        holds, unmet = bool(slack[worst] >= 1 - ROUNDING), sides.unmet
-    else:
-        worst_measured = worst_bound = worst_slack = median_slack = None
-        holds, unmet = False, sides.unmet or "nothing could be measured"
+    judged = slice(1, None) if claim.when == "every kept step" else slice(-1, None)
+    worst, slacks = _worst(claim.kind, sides.measured[:, :, judged], sides.bound[:, :, judged])
+    last, _ = _worst(claim.kind, sides.measured[:, :, -1:], sides.bound[:, :, -1:])
+    unmet = sides.unmet or ("" if slacks.size else "nothing could be measured")
     return Verdict(
         claim=claim.name,
         statement=claim.statement,
@@ -127,15 +130,37 @@ def judge(claim: Claim, run: Run, sides: Measured) -> Verdict:
         experiment=run.name,
         weight_decay=run.weight_decay,
         kind=claim.kind,
-        outcome=outcome_of(unmet, holds),
-        measured=worst_measured,
-        bound=worst_bound,
-        slack=worst_slack,
-        median_slack=median_slack,
-        tolerance=worst_bound if claim.kind == "equality" and known.any() else ROUNDING,
+        outcome=outcome_of(unmet, holds=bool((slacks >= 1 - ROUNDING).all())),
+        measured=worst.measured,
+        bound=worst.bound,
+        slack=worst.slack,
+        median_slack=finite(np.median(slacks)) if slacks.size else None,
+        last_measured=last.measured,
+        last_bound=last.bound,
+        last_slack=last.slack,
+        tolerance=worst.bound if claim.kind == "equality" and slacks.size else ROUNDING,
+        trivial=sides.trivial,
         seeds=run.seeds,
         note="; ".join(part for part in (unmet, sides.note) if part),
     )
+
+
+class _Sides(NamedTuple):
+    """Both sides of a claim at one place, and its slack; none where a number is infinite or unknown."""
+
+    measured: float | None
+    bound: float | None
+    slack: float | None
+
+
+def _worst(kind: Kind, measured: np.ndarray, bound: np.ndarray) -> tuple[_Sides, np.ndarray]:
+    """Both sides where the slack is least, and all slacks that are known, as one row."""
+    slack = slack_of(kind, measured, bound)
+    known = ~np.isnan(slack)
+    if not known.any():
+        return _Sides(None, None, None), slack[known]
+    place = np.unravel_index(np.nanargmin(slack), slack.shape)
+    return _Sides(*(finite(side[place]) for side in (measured, bound, slack))), slack[known]
 
 
 def outcome_of(unmet: str, holds: bool) -> Outcome:

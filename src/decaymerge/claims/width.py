@@ -16,6 +16,7 @@ STANDARD_ERRORS = 2.0
 """Number of standard errors by which the fitted exponent may differ from the claimed one."""
 RESOLUTION = 0.25
 """Accuracy to which the exponent must be known: with too few seeds or widths any exponent would fit."""
+RANDOM = "from a balanced start the cross term is that of two random vectors, whatever training does"
 
 
 def cross_term(run: Run) -> Measured:
@@ -126,6 +127,7 @@ def check_width(
         slack=allowed / deviation if deviation else None,
         median_slack=None,
         tolerance=allowed,
+        trivial=RANDOM,
         seeds=seeds,
         note=f"exponent {exponent:.3f} ± {error:.3f} (standard error, seeds resampled); root mean square {rms}",
     )

@@ -101,6 +101,20 @@ class FashionMnistTask(Task):
         return [resources / self.dataset / name for name in self.fetched]
 
 
+class AxesTask(Task):
+    """One input for each task, the unit vector of its own axis, with the label 1: counterexample to Theorem 2."""
+
+    dataset: Literal["axes"]
+    samples: Literal[1] = 1
+    """One sample."""
+    test_samples: Literal[0] = 0
+    """There is nothing to hold out."""
+
+    def input_dim(self, task_count: int) -> int:
+        """One coordinate for each task."""
+        return task_count
+
+
 class UserTask(Task, ABC):
     """What tasks with the user's data have in common."""
 
@@ -165,7 +179,7 @@ class FunctionTask(UserTask):
 
 
 TaskSettings = Annotated[
-    GaussianTask | FashionMnistTask | FileTask | FunctionTask, Field(discriminator="dataset")
+    GaussianTask | FashionMnistTask | AxesTask | FileTask | FunctionTask, Field(discriminator="dataset")
 ]
 NamedTasks = Annotated[dict[Name, TaskSettings], Field(min_length=1, max_length=26)]
 FETCHED: dict[str, tuple[str, ...]] = {

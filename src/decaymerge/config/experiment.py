@@ -23,9 +23,10 @@ class Network(Settings):
     """p of ReLU^p; 1 is ReLU."""
     hidden: list[Size]
     """Widths of the hidden layers; an empty list is the linear predictor."""
-    initialisation: Literal["gaussian", "balanced"] = "gaussian"
+    initialisation: Literal["gaussian", "balanced", "positive"] = "gaussian"
     """``gaussian``: variance 2/fan-in before a ReLU, 1/fan-in otherwise. ``balanced``, for linear networks:
-    W_{k+1}ᵀW_{k+1} = W_kW_kᵀ with norms of 1 (Theorem 1)."""
+    W_{k+1}ᵀW_{k+1} = W_kW_kᵀ with norms of 1 (Theorem 1). ``positive``: absolute values of ``gaussian``, each
+    matrix scaled to norm 2, so that no unit starts inactive on inputs that are not negative."""
     initial_scale: Annotated[PositiveNumber, Field(le=100)] = 1.0
     """Factor of all initial weights."""
     fixed_outer_layer: bool = False

@@ -1,7 +1,6 @@
 """``claims.html``: a self-contained page with every claim, its outcomes, its numbers and its picture."""
 
 import base64
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -11,7 +10,7 @@ import xarray as xr
 from latex2mathml.converter import convert
 from markupsafe import Markup, escape
 
-from decaymerge.claims import CLAIMS, SCAN_CLAIMS
+from decaymerge.claims import CLAIMS, SCAN_CLAIMS, count
 from decaymerge.claims.verdict import Verdict
 from decaymerge.figures.claims import draw_against_width, draw_claim, draw_scan_claim
 from decaymerge.figures.page import write_page
@@ -65,7 +64,7 @@ def write_claims_page(
             "statement": with_formulas(per_claim[name][0].statement),
             "assumptions": with_formulas(per_claim[name][0].assumptions),
             "tried": with_formulas(CLAIMS[name].tried) if name in CLAIMS else "",
-            "counts": Counter(verdict.outcome for verdict in per_claim[name]),
+            "counts": count(per_claim[name]),
             "verdicts": per_claim[name],
             "picture": base64.b64encode(pictures[name].with_suffix(".png").read_bytes()).decode(),
         }
