@@ -32,4 +32,4 @@ rule all:
         rules.hypotheses.output if CONFIG.summed else [],
         rules.claims.input if MODELS or CLAIMED else [],
     message:
-        "Figures are in results/figures, claims in results/claims.json"
+        f"Figures are in {Path('results/figures').absolute()}, tables and claims next to that folder"

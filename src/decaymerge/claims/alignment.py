@@ -92,14 +92,16 @@ def _cosine(task: TaskNetworks) -> np.ndarray:
 
 
 def _residual_by_layer(run: Run) -> str:
-    """The largest residual of each trained layer at the last step, as text."""
+    """The largest residual of each trained layer at the last step, of networks that have not collapsed, as text."""
     worst = []
     for k in range(run.job.network.trained_layers):
         residuals = [
-            relative_residual([task.trained_weights[k][:, -1]], [task.gradients[k][:, -1]], run.weight_decay)
+            relative_residual([task.trained_weights[k][:, -1]], [task.gradients[k][:, -1]], run.weight_decay)[
+                ~torch.from_numpy(has_collapsed(task))
+            ]
             for task in run.tasks
         ]
-        worst.append(f"{float(torch.stack(residuals).max()):.2g}")
+        worst.append(f"{float(torch.cat([*residuals, torch.zeros(1)]).max()):.2g}")
     return ", ".join(worst)
 
 

@@ -16,7 +16,7 @@ EXPONENT = -0.5
 STANDARD_ERRORS = 2.0
 """Number of standard errors by which the fitted exponent may differ from the claimed one."""
 RESOLUTION = 0.2
-"""Largest value of these two standard errors at which agreement says something; with few seeds any exponent fits."""
+"""Largest value of these two standard errors at which agreement says something; few seeds fit any exponent."""
 WIDTHS = 5
 """Least number of widths that decide."""
 
@@ -135,8 +135,8 @@ def check_width(
         median_slack=None,
         tolerance=allowed,
         seeds=seeds,
-        note=f"exponent {exponent:.3f} ± {error:.3f} (standard error, seeds resampled), {before:.3f} before training;"
-        f" root mean square {rms}",
+        note=f"exponent {exponent:.3f} ± {error:.3f} (standard error, seeds resampled), {before:.3f} before"
+        f" training; root mean square {rms}",
     )
 
 

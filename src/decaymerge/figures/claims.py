@@ -29,8 +29,12 @@ def draw_claim(name: str, traces: Mapping[str, xr.Dataset]) -> Figure:
         traces: ``measured`` and ``bound (claim, weight_decay, task, seed, step, part)`` of each experiment to which
             the claim applies.
     """
-    dashed = "tolerance" if CLAIMS[name].kind == "equality" else "bound, median"
-    title = f"{name} ({CLAIMS[name].source})\nsolid: measured, median and range\ndashed: {dashed}"
+    kind = CLAIMS[name].kind
+    bound = "tolerance" if kind == "equality" else f"{kind} bound, median"
+    title = (
+        f"{name} ({CLAIMS[name].source})\nlines with bands: measured, median and range; thin dashed: {bound}"
+    )
+    title += "; only the last step is judged" if CLAIMS[name].when == "last step" else ""
     per_experiment = {experiment: trace.sel(claim=name) for experiment, trace in traces.items()}
     if len(per_experiment) > MOST_PANELS:
         title += f"; the {MOST_PANELS} of {len(per_experiment)} experiments with the least slack"
@@ -80,7 +84,8 @@ def _panel(
                 colour=colours[float(weight_decay)],
                 style=style,
             )
-    ax.set(xscale="log", yscale="log", xlabel="step")
+    ylabel = "relative deviation" if CLAIMS[name].kind == "equality" else "measured and bound"
+    ax.set(xscale="log", yscale="log", xlabel="step", ylabel=ylabel)
     for axis in (ax.xaxis, ax.yaxis):  # few ticks: they take most of the time of many small panels
         axis.set_major_locator(LogLocator(numticks=5))
         axis.set_minor_locator(NullLocator())

@@ -44,10 +44,10 @@ def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
         loss_against_steps(next(panel), summary.loss.sel(task=task), main, f"task {task}, λ = {main:g}")
     mean = summary.mean("task")
     losses = with_test_data(mean.loss, mean.test_loss, ["own", "sum"])
-    against_weight_decay(next(panel), losses, "last step, mean over tasks", "loss")
+    against_weight_decay(next(panel), losses, "loss at the last step", "loss, mean over tasks")
     if merges:
         gaps = with_test_data(gap(mean.loss), gap(mean.test_loss), ["sum"])
-        against_weight_decay(next(panel), gaps, "last step, mean over tasks", "merged loss minus own loss")
+        against_weight_decay(next(panel), gaps, "gap at the last step", "merged loss minus own loss")
     for weight_decay in [main, least][:rank_panels]:
         rank = mean.stable_rank.sel(model="own")
         stable_rank_against_steps(next(panel), rank, weight_decay, f"own networks, λ = {weight_decay:g}")

@@ -28,8 +28,8 @@ def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
         summaries: Their summaries, in the order of the job. Each of their sums is a group of bars.
     """
     rows = {
-        "counted where it leaks out": ("part of the gap in loss", {"crossing": "first"}),
-        "counted where it comes back": ("part of the gap in loss", {"crossing": "last"}),
+        "where the signal leaks out": ("part of the gap in loss", {"crossing": "first"}),
+        "where it comes back": ("part of the gap in loss", {"crossing": "last"}),
         "cross term": ("cross term / own term", None),
     }
     decays = summaries[0].weight_decay.values

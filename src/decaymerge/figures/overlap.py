@@ -44,7 +44,10 @@ def draw(job: FigureJob, traces: Sequence[xr.Dataset]) -> Figure:
                 label=side,
             )
             ax.fill_between(values.overlap, low, high, color=COLOURS[style], alpha=0.2)
-        ax.set(xlabel="cosine of the angle between the tasks", ylabel="‖W₁′x‖, mean over x")
+        ax.set(
+            xlabel="cosine of the angle between the tasks",
+            ylabel="‖W₁′x‖: first layer of the\nother network, mean over own x",
+        )
         ax.set_yscale("symlog", linthresh=0.1)
         ax.set_ylim(bottom=0)
         ax.set_title(f"λ = {weight_decay:g}")

@@ -28,8 +28,8 @@ def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
         summaries: Their summaries, in the order of the job.
     """
     caption = (
-        f"means over seeds and tasks; white: border of errors of the sum below {FRONTIER:.0%}; dashed: step 1/(ηλ);"
-        f" gaps below {FLOOR:g} include those of sums with a lower loss"
+        f"means over seeds and tasks; white line: the sum errs on {FRONTIER:.0%}; dashed line: step 1/(ηλ);"
+        f" a negative gap has the colour of {FLOOR:g}"
     )
     figure, axes = panels(
         3 * len(summaries), "\n".join([*describe_sweep(job.experiments), caption]), inches=(3.0, 2.9)
