@@ -19,7 +19,18 @@ from decaymerge.provenance import made_by
 from decaymerge.statistics import interval
 
 NUMBERS = Path(__file__).parents[1] / "numbers"
-STATISTICS = ["mean", "low", "high", "n", "change", "change_low", "change_high", "rises", "collapsed"]
+STATISTICS = [
+    "mean",
+    "low",
+    "high",
+    "n",
+    "change",
+    "change_low",
+    "change_high",
+    "change_n",
+    "rises",
+    "collapsed",
+]
 WORKS = 0.01
 """Error up to which a sum works."""
 ROUNDING = 1e-6

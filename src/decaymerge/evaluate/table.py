@@ -45,7 +45,7 @@ def table(summary: xr.Dataset) -> pd.DataFrame:
     """A row for each quantity, merge set, λ, model and task: mean, 95% interval, seeds, collapsed networks.
 
     ``change`` is the mean of the paired differences to the λ before, with its interval ``change_low`` to
-    ``change_high`` and ``rises``, the number of seeds in which the quantity is larger than there. Seeds with a
+    ``change_high``, over ``change_n`` seeds; in ``rises`` of them the quantity is larger than there. Seeds with a
     collapsed own network are left out; ``collapsed`` is the number of such networks at this λ, of all tasks.
 
     Args:
@@ -54,7 +54,7 @@ def table(summary: xr.Dataset) -> pd.DataFrame:
     values = quantities(without_collapsed(summary)).to_dataarray("quantity")
     change = values.diff("weight_decay")
     statistics = interval(values).drop_vars("p")
-    for name, of_change in interval(change)[["mean", "low", "high"]].data_vars.items():
+    for name, of_change in interval(change)[["mean", "low", "high", "n"]].data_vars.items():
         statistics["change" if name == "mean" else f"change_{name}"] = of_change
     statistics["rises"] = (change > 0).sum("seed").where(change.notnull().any("seed"))
     statistics["collapsed"] = collapsed_networks(summary).sum(("seed", "task"))
