@@ -86,15 +86,16 @@ def figure2(run: Path) -> str:
 
 
 def _ratio(table: Table, weight_decay: float) -> list[str]:
-    """Mean ratio, its change from the λ before, and in how many seeds it rises: on average, in layer 1, in layer 2."""
+    """Mean ratio, its change from the λ before, and the seeds in which it rises: all layers, layer 1, layer 2."""
     ratio = table.rows.get(("inverse_norm_ratio", "own", weight_decay))
     if ratio is None:
         return ["-"] * 5
-    rises = [f"{ratio.rises:g}"]
-    for layer in (1, 2):  # where the stable rank falls
-        rank = table.rows[f"stable_rank_{layer}", "own", weight_decay]
-        rises.append(f"{rank.change_n - rank.rises:g}")
-    return [with_interval(ratio), with_interval(ratio, "change"), *("" if "nan" in x else x for x in rises)]
+    rises = ["", "", ""]
+    if np.isfinite(ratio.change):
+        ranks = [table.rows[f"stable_rank_{layer}", "own", weight_decay] for layer in (1, 2)]
+        falls = [rank.change_n - rank.rises for rank in ranks]  # the ratio rises where the stable rank falls
+        rises = [f"{count:g}" for count in (ratio.rises, *falls)]
+    return [with_interval(ratio), with_interval(ratio, "change"), *rises]
 
 
 def figure2_variants(run: Path) -> str:
