@@ -30,7 +30,7 @@ PASS_SETTINGS_ON = {"config", "workflow", "errors", "progress", "provenance", "a
 """Modules that decide no result: all settings reach a job through its params, defaults included."""
 
 IMPORTED_ONLY = {
-    "scan_model": {"figures"},
+    "scan_model": {"figures", "hypotheses", "collapse", "statistics"},
     "gather": {"measure", "network"},
     "check_scan": {"gradient", "measure", "network"},
     "gather_claims": {"gradient", "measure", "network"},

@@ -116,7 +116,7 @@ def experiment(overlap: str) -> Experiment:
 
 
 def test_hypotheses(summary: xr.Dataset) -> None:
-    experiments = {"sweep": experiment("orthogonal"), "same": experiment("same")}
+    experiments = {"sweep": experiment("orthogonal").same_inputs, "same": experiment("same").same_inputs}
     bad = summary_of({1e-3: {"own": rows(0, 0.01), "sum": rows(1, 0.4)}})
     verdicts = judge(experiments, [summary, bad], 1e-3)
     assert set(verdicts.hypothesis) == HYPOTHESES.keys() and set(verdicts.outcome) == {"holds"}

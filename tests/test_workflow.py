@@ -71,7 +71,9 @@ def test_second_run_does_nothing(finished: Workflow) -> None:
 
 def test_one_more_weight_decay_adds_its_own_jobs(finished: Workflow) -> None:
     finished.config["experiments"]["weight_decay"]["training"]["weight_decay"].append("3e-3")
-    files = assert_planned(finished, {"train": 2, "merge": 1, "evaluate": 1, "gather": 1}, {"figure3"})
+    files = assert_planned(
+        finished, {"train": 2, "merge": 1, "evaluate": 1, "gather": 1, "hypotheses": 1}, {"figure3"}
+    )
     trained = {path for path in files if "/train/" in path}
     assert trained == {f"results/weight_decay/train/{task}/weight_decay=0.003/seeds=0-1.nc" for task in "ab"}
 
@@ -85,7 +87,7 @@ def test_another_order_of_weight_decays_is_the_same_sweep(finished: Workflow) ->
 
 def test_more_seeds_add_blocks_only(finished: Workflow) -> None:
     finished.config["experiments"]["independent"]["seeds"] = 4
-    jobs = {"tasks": 2, "train": 2, "merge": 1, "evaluate": 1, "gather": 1}
+    jobs = {"tasks": 2, "train": 2, "merge": 1, "evaluate": 1, "gather": 1, "hypotheses": 1}
     blocks = {path for path in assert_planned(finished, jobs, {"figure3"}) if "seeds=" in path}
     assert all(path.startswith("results/independent/") for path in blocks)
     assert {path for path in blocks if "/train/" in path} == {
@@ -95,24 +97,26 @@ def test_more_seeds_add_blocks_only(finished: Workflow) -> None:
 
 def test_step_size_reruns_that_experiment_from_training_on(finished: Workflow) -> None:
     finished.config["experiments"]["independent"]["training"]["step_size"] = 0.5
-    files = assert_planned(finished, {"train": 2, "merge": 1, "evaluate": 1, "gather": 1}, {"figure3"})
+    files = assert_planned(
+        finished, {"train": 2, "merge": 1, "evaluate": 1, "gather": 1, "hypotheses": 1}, {"figure3"}
+    )
     assert not any("results/same_inputs" in path for path in files if "/train/" in path)
 
 
 def test_samples_rerun_that_experiment_from_its_tasks_on(finished: Workflow) -> None:
     finished.config["experiments"]["independent"]["tasks"]["samples"] = 50
-    jobs = {"tasks": 2, "train": 2, "merge": 1, "evaluate": 1, "gather": 1}
+    jobs = {"tasks": 2, "train": 2, "merge": 1, "evaluate": 1, "gather": 1, "hypotheses": 1}
     assert_planned(finished, jobs, {"figure3"})
 
 
 def test_merge_method_trains_nothing(finished: Workflow) -> None:
     finished.config["experiments"]["independent"]["merge"] = ["sum", {"method": "scaled", "coefficient": 0.8}]
-    assert_planned(finished, {"merge": 1, "evaluate": 1, "gather": 1}, {"figure3"})
+    assert_planned(finished, {"merge": 1, "evaluate": 1, "gather": 1, "hypotheses": 1}, {"figure3"})
 
 
 def test_margin_evaluates_only(finished: Workflow) -> None:
     finished.config["experiments"]["independent"]["margin"] = 0.5
-    assert_planned(finished, {"evaluate": 1, "gather": 1}, {"figure3"})
+    assert_planned(finished, {"evaluate": 1, "gather": 1, "hypotheses": 1}, {"figure3"})
 
 
 def test_figure_setting_redraws_only(finished: Workflow) -> None:

@@ -13,8 +13,6 @@ import pandas as pd
 import xarray as xr
 
 from decaymerge.collapse import without_collapsed
-from decaymerge.config.datasets import GaussianTask
-from decaymerge.config.experiment import Experiment
 from decaymerge.statistics import interval
 
 NEARLY = 0.05
@@ -45,12 +43,6 @@ HYPOTHESES = {
     ),
 }
 """In the paper's order."""
-
-
-def on_the_same_inputs(experiment: Experiment) -> bool:
-    """Whether the tasks of an experiment have their inputs from one distribution."""
-    tasks = experiment.named_tasks.values()
-    return all(isinstance(task, GaussianTask) and task.overlap == "same" for task in tasks)
 
 
 def effects(summary: xr.Dataset, weight_decay: float, *, same_inputs: bool) -> dict[str, xr.DataArray]:
@@ -84,18 +76,18 @@ def gap(last: xr.Dataset) -> xr.DataArray:
 
 
 def judge(
-    experiments: Mapping[str, Experiment], summaries: Sequence[xr.Dataset], weight_decay: float
+    same_inputs: Mapping[str, bool], summaries: Sequence[xr.Dataset], weight_decay: float
 ) -> pd.DataFrame:
     """A row for each experiment, hypothesis, and training or test samples: the effect, its interval, the outcome.
 
     Args:
-        experiments: Experiments that merge by summing.
-        summaries: Their summaries, in the same order.
+        same_inputs: Whether the tasks of each experiment have the same inputs. All merge by summing.
+        summaries: The summary of each experiment, in the same order.
         weight_decay: λ at which the hypotheses are judged.
     """
     rows = []
-    for (name, experiment), summary in zip(experiments.items(), summaries, strict=True):
-        numbers = effects(summary, weight_decay, same_inputs=on_the_same_inputs(experiment))
+    for (name, same), summary in zip(same_inputs.items(), summaries, strict=True):
+        numbers = effects(summary, weight_decay, same_inputs=same)
         for key, values in numbers.items():
             statistics = interval(values)
             for samples in values.samples.values:

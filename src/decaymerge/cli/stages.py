@@ -168,7 +168,7 @@ def hypotheses(
 
     job = HypothesesJob.parse(settings)
     files = [store.read(path, "loss", "test_loss", "largest_output") for path in summaries]
-    verdicts = stage.judge(job.experiments, files, job.weight_decay)
+    verdicts = stage.judge(job.same_inputs, files, job.weight_decay)
     store.write_table(verdicts, output)
     print(verdicts.to_string(index=False, float_format="{:.3g}".format))
 

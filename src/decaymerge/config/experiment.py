@@ -206,6 +206,12 @@ class Experiment(Settings):
         return dict.fromkeys(string.ascii_lowercase[: self.task_count or 2], self.tasks)
 
     @property
+    def same_inputs(self) -> bool:
+        """Whether all tasks have their inputs from one distribution."""
+        tasks = self.named_tasks.values()
+        return all(isinstance(task, GaussianTask) and task.overlap == "same" for task in tasks)
+
+    @property
     def merges(self) -> list[MergeSettings]:
         """Merge methods, with the default filled in."""
         if self.merge is None:

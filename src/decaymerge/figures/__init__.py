@@ -12,7 +12,6 @@ import xarray as xr
 
 from decaymerge.atomic import atomic_file
 from decaymerge.collapse import describe_collapse, without_collapsed
-from decaymerge.config.figures import FIGURES
 from decaymerge.figures.style import save
 from decaymerge.provenance import made_by
 from decaymerge.workflow.jobs import FigureJob
@@ -32,7 +31,7 @@ def draw(job: FigureJob, files: Sequence[xr.Dataset], output: Path) -> None:
         UserError: a file cannot be written.
     """
     notes = []
-    if FIGURES[job.figure].reads == "summary":
+    if all("largest_output" in file for file in files):
         collapses = [(name, describe_collapse(file)) for name, file in zip(job.names, files, strict=True)]
         notes = [f"{name}: {collapse}" for name, collapse in collapses if collapse]
         files = [without_collapsed(file) for file in files]

@@ -24,9 +24,9 @@ def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
         job: Experiments that merge by summing, each with one setting changed.
         summaries: Their summaries, in the order of the job.
     """
-    experiments = dict(zip(job.names, job.experiments, strict=True))
-    verdicts = judge(experiments, summaries, job.drawing.weight_decay)
-    height = 0.9 + 0.11 * len(experiments)
+    same_inputs = {name: one.same_inputs for name, one in zip(job.names, job.experiments, strict=True)}
+    verdicts = judge(same_inputs, summaries, job.drawing.weight_decay)
+    height = 0.9 + 0.11 * len(same_inputs)
     caption = (
         f"λ = {job.drawing.weight_decay:g}; points: mean over seeds; lines: 95% interval; dotted: threshold"
     )

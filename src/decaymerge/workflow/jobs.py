@@ -202,15 +202,16 @@ class FigureJob(Job):
 class HypothesesJob(Job):
     """The hypotheses about sums, on all experiments that merge by summing and are shown by their summaries."""
 
-    experiments: dict[str, Experiment]
+    same_inputs: dict[str, bool]
+    """Whether the tasks of each experiment have the same inputs."""
     weight_decay: WeightDecay
     """λ at which they are judged; the nearest of an experiment's own is taken."""
 
     @classmethod
     def of(cls, config: Config) -> Self:
         """The whole run."""
-        experiments = {name: config.experiments[name] for name in config.summed}
-        return cls(experiments=experiments, weight_decay=config.figures.weight_decay)
+        same_inputs = {name: config.experiments[name].same_inputs for name in config.summed}
+        return cls(same_inputs=same_inputs, weight_decay=config.figures.weight_decay)
 
 
 class ScanJob(Job):
