@@ -31,6 +31,7 @@ rule copy:
     input:
         rules.d_figures.input,
         rules.d_claims.input,
+        rules.d_hypotheses.output,
         summary="{folder}results/labels_linear/summary.nc",
     output:
         "copy.nc",

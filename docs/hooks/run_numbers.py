@@ -35,9 +35,9 @@ WORKS = 0.01
 """Error up to which a sum works."""
 ROUNDING = 1e-6
 """Relative difference of numbers that count as equal, where all seeds agree and the interval is a point."""
-OF_A_BOUND, OF_AN_EQUALITY = 1.02, 10.0
-"""Factors by which the least slack may differ: that of a bound is a property of the run, that of an equality is
-rounding, or the residual at which a solver happened to end."""
+OF_A_BOUND = 1.1
+"""Factor by which the least slack of a bound may differ. That of an equality is rounding, or the residual at which
+a solver happened to end: its outcome alone is compared."""
 
 
 def collect(results: Path, folder: Path) -> None:
@@ -133,10 +133,9 @@ def _of_claims(table: pd.DataFrame) -> list[tuple[str, float, float, float, bool
     """The least slack of each claim, experiment and λ, and how often each outcome occurs."""
     rows = []
     for row in table.to_dict("records"):
-        if np.isfinite(row["slack"]):
-            factor = OF_AN_EQUALITY if row["kind"] == "equality" else OF_A_BOUND
+        if np.isfinite(row["slack"]) and row["kind"] != "equality":
             name = f"slack of {row['claim']} in {row['experiment']} at λ = {row['weight_decay']}"
-            rows.append((name, row["slack"], row["slack"] / factor, row["slack"] * factor, False))
+            rows.append((name, row["slack"], row["slack"] / OF_A_BOUND, row["slack"] * OF_A_BOUND, False))
     for outcome, count in (table.claim + ": " + table.outcome).value_counts(sort=False).items():
         rows.append((str(outcome), count, count, count, False))
     return rows
