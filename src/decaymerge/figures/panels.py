@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from decaymerge.figures.style import BAND, COLOURS, DASHES, MARKERS
 
 MODEL_LABELS = {"own": "own network", "sum": "sum of weights", "average": "average of weights"}
+TEST_STYLES = {"own network, test data": 3, "sum of weights, test data": 6}
+"""Styles of lines on test data, by their label."""
 OWN_STYLE, MERGED_STYLE, LAYER_STYLE = 0, 1, 4
 """First style (colour, marker, dashes) of the lines: own networks and merged ones keep theirs in all panels, and
 layers come after them."""
@@ -168,7 +170,7 @@ def lines(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str, order: Sequenc
         first_style = LAYER_STYLE
     elif by == "model" and "own" not in order:
         first_style = MERGED_STYLE
-    styles = [(first_style + i) % len(MARKERS) for i in range(len(order))]
+    styles = [TEST_STYLES.get(value, (first_style + i) % len(MARKERS)) for i, value in enumerate(order)]
     sns.lineplot(
         data=frame.assign(**{by: frame[by].map(labels)}),
         x=x,
