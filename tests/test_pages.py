@@ -9,6 +9,7 @@ import markdown_tables
 import page_tables
 import run_numbers
 from decaymerge import store
+from decaymerge.hypotheses import HYPOTHESES
 
 
 @pytest.mark.parametrize("page", page_tables.PAGES, ids=lambda page: page.name)
@@ -46,3 +47,42 @@ def test_a_number_that_leaves_its_interval_is_noticed(tmp_path: Path) -> None:
     assert not run_numbers.compare(
         tmp_path / "results", tmp_path / "kept"
     ).inside.all()  # a number is missing
+
+
+def rows_of(name: str) -> pd.DataFrame:
+    return store.read_table(run_numbers.NUMBERS / "default" / f"{name}.csv")
+
+
+def test_what_the_results_page_says_of_the_hypotheses() -> None:
+    verdicts = rows_of("hypotheses")
+    synthetic = verdicts[verdicts.experiment != "fashion_mnist"]
+    assert set(synthetic.outcome) == {"holds"} and set(synthetic.hypothesis) == set(HYPOTHESES)
+    images = verdicts[verdicts.experiment == "fashion_mnist"].set_index("hypothesis").outcome
+    assert images["decay_lowers_the_rank"] == "holds"
+    assert set(images["decay_closes_the_gap"]) == {"undecided"}
+
+
+def linear_labels(quantity: str, weight_decay: float) -> pd.Series:
+    table = rows_of("labels_linear")
+    return table[(table.quantity == quantity) & (table.weight_decay == weight_decay)].iloc[0]
+
+
+def test_what_the_results_page_says_of_figure_2() -> None:
+    for name in ("labels_linear", "labels_quadratic"):
+        table = rows_of(name)
+        ratio = table[table.quantity == "inverse_norm_ratio"].set_index("weight_decay")
+        assert (ratio.loc[[1e-4, 1e-3, 3e-3]].change_low > 0).all(), "the ratio grows up to λ = 3e-3"
+    fall = linear_labels("inverse_norm_ratio", 1e-2)
+    assert fall.change_high < 0 and (fall.rises, fall.change_n, fall.collapsed) == (0, 10, 0)
+    layers = [linear_labels(f"stable_rank_{layer}", 1e-2) for layer in (1, 2)]
+    assert [layer.rises for layer in layers] == [0, 10], "the ratio rises in layer 1 and falls in layer 2"
+    last = linear_labels("inverse_norm_ratio", 3e-2)
+    assert last.collapsed > 5 and last["mean"] > 0.99
+
+
+def test_what_the_results_page_says_of_the_claims() -> None:
+    verdicts = rows_of("claims")
+    assert set(verdicts.claim[verdicts.outcome == "not supported"]) == {"lemma8", "theorem2"}
+    assert set(verdicts.claim[verdicts.outcome == "assumption unmet"]) == {"alignment", "balance"}
+    scans = verdicts[verdicts.experiment.str.startswith("scan/")]
+    assert len(scans) == 8 and set(scans.outcome) == {"holds"}
