@@ -174,13 +174,12 @@ def scans(run: Path) -> str:
 
 
 def findings(run: Path) -> str:
-    """The questions and answers of the README; the run beyond the paper is next to ``run``."""
+    """The statements of the README, with their outcomes and numbers."""
     verdicts, results = store.read_table(run / "hypotheses.csv"), "[results](docs/explanation/results.md)"
-    theory, beyond = "[theory](docs/explanation/theory.md)", "[beyond](docs/explanation/beyond.md)"
+    theory = "[theory](docs/explanation/theory.md)"
     claims = store.read_table(run / "claims.csv")
     outcomes = {name: list(claims.outcome[claims.claim == name]) for name in claims.claim.unique()}
     sweep, same, fashion = (Table(run, name) for name in ("weight_decay", "same_inputs", "fashion_mnist"))
-    times = store.read_table(run.parent / "beyond/working_time.csv")["mean"]
 
     def answer(hypothesis: str, experiment: str) -> str:
         rows = verdicts[(verdicts.hypothesis == hypothesis) & (verdicts.experiment == experiment)]
@@ -234,12 +233,6 @@ def findings(run: Path) -> str:
             f"{scans.count('holds')} of {len(scans)} hold",
             "two models; the paper's were not run",
             results,
-        ],
-        [
-            "A sum works after about 1/(ηλ) steps",
-            "yes",
-            f"ηλ · step = {times.min():.2g} to {times.max():.2g}",
-            beyond,
         ],
     ]
     return markdown(["statement", "outcome", "number", "more"], rows)
