@@ -18,11 +18,16 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def with_interval(row: pd.Series, name: str = "mean", factor: float = 1.0) -> str:
-    """A mean and half the width of its interval, which has two digits; the mean alone where all seeds agree."""
-    low, high = ("low", "high") if name == "mean" else (f"{name}_low", f"{name}_high")
+    """A mean and half the width of its interval, which has two digits; the mean alone where all seeds agree.
+
+    Two seeds have an interval that says nothing: their number is given in its place.
+    """
+    low, high, n = (f"{name}_{part}".removeprefix("mean_") for part in ("low", "high", "n"))
     mean, half = factor * row[name], factor * (row[high] - row[low]) / 2
     if not np.isfinite(mean):
         return ""
+    if row.get(n, 3) < 3:
+        return f"{mean:.2g} ({row[n]:g} seeds)"
     if not half > 1e-9 * abs(mean):
         return f"{mean:.3g}"
     decimals = max(0, 1 - int(np.floor(np.log10(half))))

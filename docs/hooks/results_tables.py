@@ -156,7 +156,8 @@ def _claim(name: str, verdicts: pd.DataFrame) -> list[str]:
     if len(judged):
         worst = judged.nsmallest(1, "slack").iloc[0]
         cells = [f"{worst.measured:.3g} against {worst.bound:.3g}", f"{worst.slack:.3g}"]
-        cells += [f"{worst.last_slack:.3g}" if worst.last_slack != worst.slack else "the same"]
+        last = "-" if np.isnan(worst.last_slack) else f"{worst.last_slack:.3g}"
+        cells += [last if worst.last_slack != worst.slack else "the same"]
     share = f"{could_fail.sum()} of {len(verdicts)}"
     return [f"`{name}`", CLAIMS[name].source, CLAIMS[name].brief, share, outcomes, *cells]
 
