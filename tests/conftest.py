@@ -45,6 +45,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "smoke" not in getattr(item, "fixturenames", ()))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse to make the smoke run once in every process, which happens where pytest-xdist cannot mark the groups."""
+    if session.config.getoption("loadgroup", False):
+        assert all("@" in item.nodeid for item in session.items), "pytest-xdist ignores the groups of tests"
+
+
 def copy_checkout(folder: Path) -> None:
     """Copy the files of the working tree, without what git ignores."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
