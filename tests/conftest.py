@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse to make the smoke run once in every process, which happens where pytest-xdist cannot mark the groups."""
+    """Refuse to make the smoke run once in every process, as happens where pytest-xdist cannot mark groups."""
     if session.config.getoption("loadgroup", False):
         assert all("@" in item.nodeid for item in session.items), "pytest-xdist ignores the groups of tests"
 
