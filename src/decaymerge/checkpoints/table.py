@@ -39,7 +39,7 @@ def summary(predicted: xr.Dataset) -> str:
     colliding = int(predicted.collides.any("model").sum())
     unchanged = int((predicted.frobenius_norm == 0).all("model").sum())
     line = f"{colliding} of {predicted.sizes['matrix']} matrices collide: interference of at least"
-    line += f" {predicted.attrs['collides_from']:g}, a threshold of ours"
+    line += f" {predicted.attrs['collides_from']:g}, a threshold of ours that many good merges pass"
     return line + (f"; {unchanged} are unchanged in all models" if unchanged else "")
 
 
