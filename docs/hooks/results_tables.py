@@ -176,8 +176,7 @@ def scans(run: Path) -> str:
 
 def findings(run: Path) -> str:
     """The statements of the README, with their outcomes and numbers."""
-    verdicts, results = store.read_table(run / "hypotheses.csv"), "[results](docs/explanation/results.md)"
-    theory = "[theory](docs/explanation/theory.md)"
+    verdicts = store.read_table(run / "hypotheses.csv")
     claims = store.read_table(run / "claims.csv")
     outcomes = {name: list(claims.outcome[claims.claim == name]) for name in claims.claim.unique()}
     sweep, same, fashion = (Table(run, name) for name in ("weight_decay", "same_inputs", "fashion_mnist"))
@@ -196,47 +195,40 @@ def findings(run: Path) -> str:
             answer("sums_solve_independent_tasks", "weight_decay"),
             f"gap {sweep.cell('gap', 'sum', 1e-3)}, test error {sweep.cell('test_error', 'sum', 1e-3, PERCENT)}%"
             f" (own {sweep.cell('test_error', 'own', 1e-3, PERCENT)}%); λ = 1e-3",
-            results,
         ],
         [
             "Tasks on the same inputs do not",
             answer("sums_fail_on_the_same_inputs", "same_inputs"),
             f"gap {same.cell('gap', 'sum', 1e-3)}",
-            results,
         ],
         [
             "Without weight decay the gap stays",
             answer("decay_closes_the_gap", "weight_decay"),
             f"gap {sweep.cell('gap', 'sum', 0)} at λ = 0",
-            results,
         ],
         [
             "Weight decay lowers the stable rank",
             answer("decay_lowers_the_rank", "weight_decay"),
             f"layer 1: {sweep.cell('stable_rank_1', 'own', 0)} at λ = 0,"
             f" {sweep.cell('stable_rank_1', 'own', 1e-3)} at 1e-3",
-            results,
         ],
         [
             "Weight decay closes the gap on Fashion-MNIST",
             answer("decay_closes_the_gap", "fashion_mnist"),
             f"gap {fashion.cell('gap', 'sum', 0)} at λ = 0, {fashion.cell('gap', 'sum', 1e-3)} at 1e-3",
-            results,
         ],
         [
             "Lemmas and theorems of the paper",
             f"{len(outcomes) - len(refuted)} of {len(outcomes)} claims are not contradicted",
             f"contradicted: {', '.join(refuted)}",
-            theory,
         ],
         [
             "Transformers are as described",
             f"{scans.count('holds')} of {len(scans)} hold",
             "two models; the paper's were not run",
-            results,
         ],
     ]
-    return markdown(["statement", "outcome", "number", "more"], rows)
+    return markdown(["statement", "outcome", "number"], rows)
 
 
 WRITERS = [findings, losses, errors, hypotheses, figure2, figure2_variants, overlap, claims, scans]
