@@ -4,6 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import xarray as xr
 import yaml
@@ -19,6 +20,7 @@ from decaymerge.config import Config, parse
 from decaymerge.errors import UserError
 from decaymerge.figures import draw
 from decaymerge.inspection import inspect
+from decaymerge.store import write_table
 
 ORIGIN = {"code_revision", "code_clean", "decaymerge", "torch", "numpy", "python", "host", "settings"}
 NAMES = ["independent", "overlap_000"]
@@ -47,8 +49,9 @@ def check_origin(path: Path) -> None:
         assert "Made by decaymerge 0." in path.read_text(), path
         return
     text = inspect(path).split("\n", 1)[1]
-    if path.suffix == ".json":
-        assert text.startswith("made by decaymerge 0.") and " verdicts on claims: " in text
+    if path.suffix in (".json", ".csv"):
+        content = " verdicts on claims: " if path.suffix == ".json" else " rows of "
+        assert text.startswith("made by decaymerge 0.") and content in text
     else:
         attributes = yaml.safe_load(text.split("\nholds:")[0])
         assert attributes.keys() >= ORIGIN, path
@@ -72,8 +75,8 @@ def test_every_result_says_where_it_comes_from(results: Path) -> None:
 @pytest.mark.slow
 def test_every_result_of_the_smoke_run_says_where_it_comes_from(smoke: Workflow) -> None:
     kinds = kinds_of(smoke.folder / "results")
-    assert kinds.keys() == {".nc", ".png", ".pdf", ".json", ".html", ".md"}
-    assert min(len(kinds[suffix]) for suffix in (".nc", ".png", ".pdf", ".json")) > 3
+    assert kinds.keys() == {".nc", ".png", ".pdf", ".json", ".csv", ".html", ".md"}
+    assert min(len(kinds[suffix]) for suffix in (".nc", ".csv", ".png", ".pdf", ".json")) > 3
     for paths in kinds.values():
         for path in paths:
             check_origin(path)
@@ -110,7 +113,10 @@ def test_inspect_of_a_network(results: Path) -> None:
         ("x.png", b"junk", "x.png cannot be read as a picture"),
         ("x.pdf", b"junk", "x.png, which holds the origin of both, is missing next to the PDF"),
         ("x.json", b"[", "x.json cannot be read as JSON"),
-        ("x.txt", b"", "inspect reads .nc, .png, .pdf, .json"),
+        ("x.csv", b"seed,loss\n0,1\n", "x.csv does not say where it comes from"),
+        ("empty.csv", b"", "empty.csv cannot be read as a table"),
+        ("x.csv", b"\xff", "x.csv cannot be read as a table"),
+        ("x.txt", b"", "inspect reads .nc, .csv, .png, .pdf, .json"),
     ],
 )
 def test_errors_are_one_line(name: str, content: bytes | None, expected: str, tmp_path: Path) -> None:
@@ -119,6 +125,11 @@ def test_errors_are_one_line(name: str, content: bytes | None, expected: str, tm
     answer = decaymerge("inspect", tmp_path / name)
     assert answer.returncode == 1 and answer.stderr.startswith("error: ") and answer.stderr.count("\n") == 1
     assert expected in answer.stderr
+
+
+def test_inspect_of_a_table(tmp_path: Path) -> None:
+    write_table(pd.DataFrame({"loss": [0.1, 0.2], "n": [5, 5]}), tmp_path / "x.csv")
+    assert inspect(tmp_path / "x.csv").endswith("2 rows of loss, n")
 
 
 def test_a_file_of_others_is_told(tmp_path: Path) -> None:

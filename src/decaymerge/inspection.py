@@ -18,7 +18,7 @@ def inspect(path: Path) -> str:
     Raises:
         UserError: the file is missing or damaged, or not a result of this project.
     """
-    readers = {".nc": _netcdf, ".png": _picture, ".pdf": _picture_next_to, ".json": _json}
+    readers = {".nc": _netcdf, ".csv": _table, ".png": _picture, ".pdf": _picture_next_to, ".json": _json}
     if path.suffix not in readers:
         raise UserError(
             f"{path}: inspect reads {', '.join(readers)} files; a page (.html) says itself where it comes from"
@@ -57,6 +57,18 @@ def _netcdf(path: Path) -> str:
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{path} cannot be read as NetCDF: {error}") from None
     return "\n".join(lines)
+
+
+def _table(path: Path) -> str:
+    """The origin in the first line of a table, its number of rows and its columns."""
+    try:
+        origin, *rows = path.read_text().splitlines()
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read as a table: {error}") from None
+    if not origin.startswith("# decaymerge ") or not rows:
+        raise UserError(f"{path} does not say where it comes from: it is not a result of this project")
+    columns, *rows = rows
+    return f"made by {origin.removeprefix('# ')}\n{len(rows)} rows of {columns.replace(',', ', ')}"
 
 
 def _picture(path: Path) -> str:
