@@ -14,7 +14,7 @@ app = typer.Typer()
 
 
 @app.command()
-def inspect(path: Annotated[Path, typer.Argument(help="A result: .nc, .png, .pdf or .json.")]) -> None:
+def inspect(path: Annotated[Path, typer.Argument(help="A result: .nc, .csv, .png, .pdf or .json.")]) -> None:
     """Print the origin of a result (settings, code, versions, seeds, host), and its content."""
     from decaymerge import inspection
 
