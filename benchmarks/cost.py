@@ -71,20 +71,25 @@ def draw(sweeps: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw one panel for each sweep: measured time, and the time of its operations at the largest measured rate."""
     import matplotlib.pyplot as plt
     import seaborn as sns
+    from matplotlib.ticker import LogLocator
 
     sns.set_theme(context="paper", style="ticks")
     rate = max(max(np.divide(entry["flops"], entry["seconds"])) for entry in sweeps)
     figure, panels = plt.subplots(2, 3, figsize=(7.2, 4.4), layout="constrained")
     for panel, entry in zip(panels.flat, sweeps, strict=True):
-        panel.loglog(entry["values"], np.array(entry["flops"]) / rate, "--", color="0.6", label="operations")
-        panel.loglog(entry["values"], entry["seconds"], "o-", label="measured")
+        panel.loglog(entry["values"], np.array(entry["flops"]) / rate, "--", color="0.6")
+        panel.loglog(entry["values"], entry["seconds"], "o-")
         panel.set_title(f"slope {entry['expected']:.2f} expected, {entry['found']:.2f} found", fontsize=8)
         panel.set_xlabel(SWEEPS[entry["name"]][0])
         panel.set_xticks(entry["values"], [f"{value:g}" for value in entry["values"]])
         panel.minorticks_off()
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_major_formatter(lambda seconds, _: f"{1e3 * seconds:g}")
     for panel in panels[:, 0]:
-        panel.set_ylabel("seconds a step")
-    panels[0, 0].legend(frameon=False, title=f"{rate / 1e9:.0f} GFLOP/s", title_fontsize=7, fontsize=7)
+        panel.set_ylabel("milliseconds a step")
+    handles = panels[0, 0].get_lines()[::-1]
+    labels = ["measured", f"its operations at {rate / 1e9:.0f} billion a second, the highest rate measured"]
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     sns.despine(figure)
     figure.savefig(path, dpi=200)
 

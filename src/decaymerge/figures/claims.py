@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from decaymerge.claims import CLAIMS
 from decaymerge.claims.verdict import Verdict, slack_of
@@ -89,6 +89,10 @@ def _panel(
     for axis in (ax.xaxis, ax.yaxis):  # few ticks: they take most of the time of many small panels
         axis.set_major_locator(LogLocator(numticks=5))
         axis.set_minor_locator(NullLocator())
+    low, high = ax.get_ylim()
+    if high < 10 * low:  # within a decade, a log axis would have one tick or none
+        ax.set_yscale("linear")
+        ax.yaxis.set_major_locator(MaxNLocator(4))
 
 
 def _lines(

@@ -9,10 +9,13 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from decaymerge.figures.style import BAND, COLOURS, DASHES, MARKERS
+from decaymerge.scan.architectures import ROLES
 
 MODEL_LABELS = {"own": "own network", "sum": "sum of weights", "average": "average of weights"}
 TEST_STYLES = {"own network, test data": 3, "sum of weights, test data": 6}
 """Styles of lines on test data, by their label."""
+ROLE_STYLES = {role: style for style, role in enumerate(ROLES)}
+"""Styles of the roles of a transformer's matrices, the same in every figure."""
 OWN_STYLE, MERGED_STYLE, LAYER_STYLE = 0, 1, 4
 """First style (colour, marker, dashes) of the lines: own networks and merged ones keep theirs in all panels, and
 layers come after them."""
@@ -164,13 +167,16 @@ def lines(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str, order: Sequenc
         by: Column that tells the lines apart: ``model``, ``layer`` or ``role``.
         order: Values of ``by`` in the order of the legend.
     """
+    if frame.empty:
+        return
     labels = {value: MODEL_LABELS.get(value, value) for value in order}
     first_style = OWN_STYLE
     if by == "layer":
         first_style = LAYER_STYLE
     elif by == "model" and "own" not in order:
         first_style = MERGED_STYLE
-    styles = [TEST_STYLES.get(value, (first_style + i) % len(MARKERS)) for i, value in enumerate(order)]
+    fixed = TEST_STYLES | ROLE_STYLES
+    styles = [fixed.get(value, (first_style + i) % len(MARKERS)) for i, value in enumerate(order)]
     sns.lineplot(
         data=frame.assign(**{by: frame[by].map(labels)}),
         x=x,
@@ -186,8 +192,6 @@ def lines(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str, order: Sequenc
         markevery=max(1, frame[x].nunique() // 8),
         ax=ax,
     )
-    if not ax.get_lines():
-        return
     heights = _heights([ax])
     if (heights > 0).any():  # the range is that of the lines; bands may leave it
         ax.set_ylim(heights[heights > 0].min() / 1.4, 1.4 * heights.max())
