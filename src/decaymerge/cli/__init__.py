@@ -10,6 +10,7 @@ import typer
 from decaymerge import __version__
 from decaymerge.cli import checkpoints, claims, stages, user
 from decaymerge.errors import UserError
+from decaymerge.provenance import provenance
 
 
 def _print_version(is_given: bool) -> None:
@@ -24,6 +25,8 @@ def _options(
     ] = False,
 ) -> None:
     """Train, merge and evaluate networks, check claims, scan transformers: one command for each stage."""
+    # Git is asked while the process is small: until a child runs its own program, it counts as large as its parent.
+    provenance()
 
 
 app = typer.Typer(

@@ -40,7 +40,9 @@ def draw(job: FigureJob, predictions: Sequence[xr.Dataset]) -> Figure:
         ax.set_title(panel_title, parse_math=False)
     for ax in axes[:-1]:
         threshold = prediction.attrs["collides_from"]
-        ax.axhline(threshold, color="grey", linewidth=0.8, linestyle="--", label=f"collides from {threshold:g}")
+        ax.axhline(
+            threshold, color="grey", linewidth=0.8, linestyle="--", label=f"collides from {threshold:g}"
+        )
     axes[-1].set(ylabel="overlap of leading inputs", ylim=(0, 1))
     label_panels(axes)
     legend_below(figure, axes)

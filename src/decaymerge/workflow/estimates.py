@@ -16,7 +16,7 @@ TORCH, XARRAY, DRAWING = 400, 150, 350
 """MB of a process that has imported what it needs, and holds nothing yet; a tenth more than usual, as it varies."""
 SNAKEMAKE = 300
 """MB of the two Snakemakes that a cluster's node runs around the command, which its scheduler counts."""
-EVALUATION = 230
+EVALUATION = 140
 """MB that PyTorch's eigenvalues and xarray's tables of metrics take beyond the arrays of networks."""
 SCIPY = 50
 SPARE = 1.2
