@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from pathlib import Path
 
 import matplotlib as mpl
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from builders import CPU
 from decaymerge import claims, evaluate, merge, store, tasks, train
 from decaymerge.config import Config
+from decaymerge.figures import compose
 from decaymerge.workflow import jobs, layout
 
 mpl.use("Agg")
@@ -85,7 +85,7 @@ def figure_job(config: Config, figure: str, names: list[str]) -> jobs.FigureJob:
 
 def drawn(job: jobs.FigureJob, files: Sequence[xr.Dataset]) -> Figure:
     """The picture itself, with everything in its place."""
-    figure = import_module(f"decaymerge.figures.{job.figure}").draw(job, files)
+    figure = compose(job, files)
     assert isinstance(figure, Figure)
     figure.draw_without_rendering()
     plt.close(figure)  # matplotlib would keep it otherwise

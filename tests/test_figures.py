@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from builders import smoke_config
 from builders_runs import drawn, figure_job, summaries_of, write_networks, write_summaries
@@ -47,6 +48,42 @@ def test_no_text_is_clipped_and_none_overlaps(figure: str, names: list[str], res
         tight = ax.get_tightbbox()
         assert tight is not None and not legend.overlaps(tight)
         assert ax.get_xlabel() and ax.get_ylabel()
+
+
+def labels_of(picture: Figure) -> list[str]:
+    return [text.get_text() for text in picture.legends[0].get_texts()]
+
+
+def test_test_data_are_drawn_where_they_were_given(results: Path) -> None:
+    (summary,) = summaries_of(results, ["weight_decay"])
+    labels = ["own network, test data", "sum of weights, test data"]
+    assert set(labels) < set(labels_of(drawn(experiment_job(), [summary])))
+    moved = summary.assign(test_loss=summary.test_loss + 100)
+    upper = max(
+        line.get_ydata().max()
+        for line in drawn(experiment_job(), [moved]).axes[2].get_lines()
+        if len(line.get_ydata())
+    )
+    assert upper > 100 > float(summary.test_loss.max())
+    without = summary.assign(test_loss=np.nan * summary.test_loss)
+    assert not any("test data" in label for label in labels_of(drawn(experiment_job(), [without])))
+
+
+def test_collapsed_networks_are_left_out_and_counted_in_the_title(results: Path) -> None:
+    (summary,) = summaries_of(results, ["weight_decay"])
+    alive = drawn(experiment_job(), [summary])
+    assert "collapsed" not in alive.get_suptitle()
+    seed = {"weight_decay": summary.weight_decay[1], "seed": summary.seed[0]}
+    summary.largest_output.loc[seed | {"model": "own", "step": summary.step[-1]}] = 1e-9
+    summary.loss.loc[seed] = 1e6
+    picture = drawn(experiment_job(), [summary])
+    count = summary.sizes["task"]
+    expected = (
+        f"{count} at λ = {float(summary.weight_decay[1]):g}, of {count * summary.sizes['seed']} networks"
+    )
+    assert expected in picture.get_suptitle()
+    heights = [np.asarray(line.get_ydata(), dtype=float) for ax in picture.axes for line in ax.get_lines()]
+    assert not (np.concatenate(heights) > 1e5).any()
 
 
 def test_written_files(results: Path, tmp_path: Path) -> None:

@@ -106,7 +106,8 @@ def test_collapsed_networks_are_left_out_and_counted(summary: xr.Dataset) -> Non
     assert describe_collapse(summary) == "left out, as they collapsed to zero: 2 at λ = 0.001, of 12 networks"
     assert without_collapsed(summary).loss.notnull().sum("seed").isel(weight_decay=1).max() == SEEDS - 2
     row = row_of(table(summary), "loss", "a")
-    assert (row.n, row.collapsed) == (SEEDS - 2, 2) and row["mean"] < 1
+    assert (row.n, row.change_n, row.collapsed) == (SEEDS - 2, SEEDS - 2, 2) and row["mean"] < 1
+    assert row.rises == 0, "a collapsed network neither rises nor falls"
 
 
 def experiment(overlap: str) -> Experiment:
