@@ -15,7 +15,6 @@ from builders_runs import figure_job, summaries_of, write_claims, write_networks
 from commands import decaymerge
 from conftest import Workflow
 from decaymerge import provenance
-from decaymerge.atomic import atomic_file
 from decaymerge.config import Config, parse
 from decaymerge.errors import UserError
 from decaymerge.figures import draw
@@ -161,11 +160,3 @@ def test_provenance_names_a_kind_of_host_and_no_host() -> None:
 
     line = provenance.made_by()
     assert "cores" in line and socket.gethostname() not in line.split()
-
-
-def test_a_writer_clears_what_a_killed_one_left(tmp_path: Path) -> None:
-    (tmp_path / ".x.json.abc.tmp").write_text("half")
-    (tmp_path / ".x.json2.abc.tmp").write_text("another's")
-    with atomic_file(tmp_path / "x.json") as temporary:
-        temporary.write_text("whole")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".x.json2.abc.tmp", "x.json"]

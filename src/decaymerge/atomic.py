@@ -1,29 +1,43 @@
-"""Files and folders that appear complete or not at all, whatever happens to the process, the disk or the node."""
+"""Files and folders that appear complete or not at all, and that replace nothing but earlier results."""
 
+import mmap
 import os
+import re
 import shutil
+import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from decaymerge.errors import UserError
 
+REPLACE_ANYTHING = ContextVar("REPLACE_ANYTHING", default=False)
+"""Whether a file that is no result of this project may be replaced: the user has said so."""
+UMASK = os.umask(0o077)
+os.umask(UMASK)  # the only way to read it
+
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, *, ours: bool = False) -> Iterator[Path]:
     """Yield a temporary file that replaces ``path`` on success and is removed on failure.
 
     Leftovers of killed writers are removed too.
 
+    Args:
+        path: The file. If it exists, it must be an earlier result.
+        ours: Whether the name alone says that the file is of this project, as that of a hidden file does.
+
     Raises:
-        UserError: the file cannot be written, as on a full disk.
+        UserError: ``path`` is a file of somebody else, or cannot be written, as on a full disk.
     """
+    if not ours:
+        refuse_foreign(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-            leftover.unlink(missing_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        _remove_leftovers(path)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=".tmp")
     except OSError as error:
         raise _refusal(path, error) from None
     os.close(handle)
@@ -32,13 +46,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())  # else a node that goes down may leave an empty file of the final name
-        temporary.chmod(0o644)
+        temporary.chmod(0o666 & ~UMASK)
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # the netCDF library raises both
-        if not temporary.exists():
-            raise UserError(
-                f"{path} is also being written by another process; give the same command again"
-            ) from None
         raise _refusal(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
@@ -56,23 +66,53 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     path = path.absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+        _remove_leftovers(path)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path), suffix=".tmp"))
     except OSError as error:
         raise _refusal(path, error) from None
     try:
         yield temporary
-        for written in temporary.iterdir():
-            with written.open("rb") as file:
-                os.fsync(file.fileno())
-            written.chmod(0o644)
-        temporary.chmod(0o755)
+        for folder, _, names in os.walk(temporary):
+            for written in (Path(folder) / name for name in names):
+                with written.open("rb") as file:
+                    os.fsync(file.fileno())
+                written.chmod(0o666 & ~UMASK)
+            Path(folder).chmod(0o777 & ~UMASK)
         temporary.replace(path)
     except OSError as error:
         raise _refusal(path, error) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _prefix(path: Path) -> str:
+    """Beginning of the name of a temporary, which says who writes it: ``.NAME.HOST-PROCESS.``."""
+    return f".{path.name}.{socket.gethostname()}-{os.getpid()}."
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporaries of ``path`` whose writer was a process of this host that is dead."""
+    owned = re.compile(
+        rf"\.{re.escape(path.name)}\.{re.escape(socket.gethostname())}-(\d+)\.[a-z0-9_]{{8}}\.tmp"
+    )
+    for entry in os.scandir(path.parent):
+        match = owned.fullmatch(entry.name)
+        if match is None or _is_alive(int(match[1])):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            Path(entry.path).unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # a process of another user
+    return True
 
 
 def _refusal(path: Path, error: Exception) -> UserError:
@@ -82,3 +122,57 @@ def _refusal(path: Path, error: Exception) -> UserError:
         f"{path} cannot be written: {error}; {folder} has {free / 1e6:.1f} MB free: make room if it is full,"
         " then give the same command again"
     )
+
+
+def refuse_foreign(path: Path) -> None:
+    """Refuse to replace a file that is no result of this project, unless the user has said so.
+
+    Raises:
+        UserError: ``path`` is such a file.
+    """
+    if path.is_file() and not REPLACE_ANYTHING.get() and not _is_result(path):
+        raise UserError(f"{path} exists and was not made by decaymerge; give another name, or move it away")
+
+
+def _is_result(path: Path) -> bool:
+    """Whether a file says by its content that this project has made it."""
+    with path.open("rb") as file:
+        if not file.read(1):
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            head = content[:12]
+            if head.startswith((b"\x89HDF", b"\x89PNG")):
+                return content.find(b"code_revision") >= 0
+            if head.startswith(b"%PDF"):
+                return content.find(b"/Creator (decaymerge ") >= 0
+            marks = (b'"made_by": "decaymerge ', b"Made by decaymerge ")
+            return head == b"# decaymerge" or any(content.find(mark) >= 0 for mark in marks)
+
+
+def check_outputs(outputs: Mapping[str, Path], inputs: Sequence[Path]) -> None:
+    """Check before the work that outputs replace no input, no file of somebody else, and not each other.
+
+    Args:
+        outputs: Files and folders that will be written, by the name of their option.
+        inputs: Paths that will be read, of which only existing files matter.
+
+    Raises:
+        UserError: an output is an input, by any name of it, or an existing file that is no result, or two outputs
+            are in each other's way.
+    """
+    written = dict(outputs)
+    for option, path in outputs.items():
+        if path.suffix == ".pdf":
+            written[f"{option}, whose picture is also"] = path.with_suffix(".png")
+    files = [path for path in inputs if path.is_file()]
+    for option, path in written.items():
+        if path.is_file() and (read := next((file for file in files if file.samefile(path)), None)):
+            raise UserError(f"{option} {path} is {read}, which this command reads; give another name")
+        refuse_foreign(path)
+    resolved = {option: path.resolve() for option, path in written.items()}
+    for option, path in resolved.items():
+        for other, place in resolved.items():
+            if option != other and (path == place or place in path.parents):
+                raise UserError(
+                    f"{option} {outputs[option]} is in the way of {other} {place}; give another place"
+                )

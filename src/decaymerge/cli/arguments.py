@@ -1,9 +1,13 @@
 """Arguments and options that several commands share."""
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+
+from decaymerge.atomic import REPLACE_ANYTHING, check_outputs
 
 Results = Annotated[Path, typer.Argument(help="Folder of results.")]
 Output = Annotated[Path, typer.Argument(help="File to write.")]
@@ -22,3 +26,36 @@ Sha256 = Annotated[
 Cache = Annotated[Path, typer.Option(envvar="DECAYMERGE_CACHE", help="Folder for fetched files.")]
 CACHE = Path("resources")
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda if there is a GPU.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files even if decaymerge has not made them.")
+]
+OUTPUTS = ("output", "report", "plot", "traces_output")
+"""Names of the parameters that are written. All other paths are read."""
+
+
+class Command(TyperCommand):
+    """A command that checks, before it starts, that its outputs are in nobody's way."""
+
+    def invoke(self, context: Any) -> Any:
+        """Run the command.
+
+        Raises:
+            UserError: an output would replace an input or a file of somebody else.
+        """
+        options = {parameter.name: parameter.opts[0] for parameter in self.params}
+        given = {name: _paths(value) for name, value in context.params.items()}
+        outputs = {options[name]: paths[0] for name, paths in given.items() if name in OUTPUTS and paths}
+        inputs = [path for name, paths in given.items() if name not in OUTPUTS for path in paths]
+        REPLACE_ANYTHING.set(context.params.get("overwrite", False))
+        check_outputs(outputs, inputs)
+        return super().invoke(context)
+
+
+def _paths(value: Any) -> list[Path]:
+    """Paths in the value of a parameter. A text may be a checkpoint: its folder, and the files there."""
+    values = value if isinstance(value, list | tuple) else [value]
+    paths = [path for path in values if isinstance(path, Path)]
+    for text in (text.removeprefix("path:") for text in values if isinstance(text, str)):
+        if os.path.exists(text):  # noqa: PTH110 - false for a text too long for a name
+            paths += [Path(text), *(Path(text).iterdir() if Path(text).is_dir() else [])]
+    return paths

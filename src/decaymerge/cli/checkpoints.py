@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from decaymerge.cli.arguments import CACHE, Cache, ModelPath, Sha256, Source
+from decaymerge.cli.arguments import CACHE, Cache, ModelPath, Overwrite, Sha256, Source
 from decaymerge.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def scan(
     spectrum: Annotated[
         bool, typer.Option(help="Compute all singular values and the effective rank as well.")
     ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Measure norms and stable ranks of a transformer's matrices, in your own checkpoint or a published one."""
     from decaymerge import scan as stage
@@ -148,6 +149,7 @@ def merge_checkpoints(
         Path | None, typer.Option(help="PDF to draw the prediction in; a PNG is written next to it.")
     ] = None,
     cache: Cache = CACHE,
+    overwrite: Overwrite = False,
     **parameters: float | None,
 ) -> None:
     """Predict how much transformers of the same form disturb each other, and merge them.

@@ -24,7 +24,9 @@ def check_claims(
     results: Results,
     output: Output,
     settings: JobSettings,
-    traces: Annotated[Path, typer.Option(help="NetCDF file for both sides of each claim along training.")],
+    traces_output: Annotated[
+        Path, typer.Option("--traces", help="NetCDF file for both sides of each claim along training.")
+    ],
 ) -> None:
     """Check the claims about the networks of one experiment."""
     from decaymerge import claims, store
@@ -32,7 +34,7 @@ def check_claims(
 
     job = ClaimsJob.parse(settings)
     verdicts, sides = claims.check_experiment(job, results)
-    store.write(sides, traces, job)
+    store.write(sides, traces_output, job)
     claims.write(verdicts, output)
     print(claims.table(verdicts))
 

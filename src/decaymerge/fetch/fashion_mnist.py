@@ -138,7 +138,7 @@ def fetch(destination: Path, folder: Path | None) -> str:
             reasons.append(f"{source}: {reason}")
             continue
         for name, content in files.items():
-            with atomic_file(destination / name) as temporary:
+            with atomic_file(destination / name, ours=True) as temporary:
                 temporary.write_bytes(content)
         return source
     raise UserError(

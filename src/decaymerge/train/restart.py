@@ -54,7 +54,7 @@ class RestartFile:
         """Replace the file; if the disk is full, warn and go on without it."""
         began = time.monotonic()
         try:
-            with atomic_file(self.path) as temporary, temporary.open("wb") as file:
+            with atomic_file(self.path, ours=True) as temporary, temporary.open("wb") as file:
                 np.savez(file, identity=np.array(self.identity), **arrays)
         except UserError as error:
             print(f"warning: the state of this run is not kept: {error}", file=sys.stderr)
