@@ -8,7 +8,7 @@ import torch
 import transformers as hf
 from torch import nn
 
-from decaymerge.scan.checkpoint import Checkpoint
+from decaymerge.checkpoint import Checkpoint
 
 SMALL: dict[str, Any] = {
     "hidden_size": 32,

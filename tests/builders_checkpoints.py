@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
 
 from builders import REPOSITORY
+from decaymerge.checkpoint import Checkpoint
 from decaymerge.scan import matrices_by_role, scan
-from decaymerge.scan.checkpoint import Checkpoint
 from decaymerge.scan.plan import make_plan
 from decaymerge.workflow.jobs import ScanJob
 

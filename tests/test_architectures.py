@@ -10,9 +10,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from builders_architectures import MODELS, saved
 from builders_checkpoints import matrices_of
+from decaymerge.architectures import ARCHITECTURES
+from decaymerge.checkpoint import Checkpoint
 from decaymerge.scan import split_qkv
-from decaymerge.scan.architectures import ARCHITECTURES
-from decaymerge.scan.checkpoint import Checkpoint
 from decaymerge.scan.plan import make_plan
 
 IDS = torch.tensor([[3, 7, 11, 2, 9]])

@@ -14,17 +14,17 @@ from torch.nn.functional import softplus
 
 from builders_checkpoints import bert, gpt2, tensors_of
 from decaymerge import store
-from decaymerge.checkpoints import Sources, is_embedding
-from decaymerge.checkpoints.predicted_interference import (
+from decaymerge.checkpoint import Checkpoint
+from decaymerge.cli.checkpoints import merge_checkpoints
+from decaymerge.errors import UserError
+from decaymerge.merge_checkpoints import Sources, is_embedding
+from decaymerge.merge_checkpoints.predicted_interference import (
     leading_inputs,
     matrices_of,
     measure_matrix,
     overlap,
     predict,
 )
-from decaymerge.cli.checkpoints import merge_checkpoints
-from decaymerge.errors import UserError
-from decaymerge.scan.checkpoint import Checkpoint
 
 
 def predicted(models: list[str], base: str | None = None) -> xr.Dataset:

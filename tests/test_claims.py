@@ -8,9 +8,9 @@ import pytest
 import xarray as xr
 
 from decaymerge import claims
+from decaymerge.architectures import ROLES
 from decaymerge.claims.scan import SCAN_CLAIMS
 from decaymerge.errors import UserError
-from decaymerge.scan.architectures import ROLES
 
 
 def good_scan() -> xr.Dataset:

@@ -19,11 +19,11 @@ from transformers import AutoModel, GPT2LMHeadModel
 
 from builders_checkpoints import QUERY, bert, berts, gpt2, tensors_of
 from commands import decaymerge
-from decaymerge.checkpoints import Sources, merge
+from decaymerge.checkpoint import Checkpoint
 from decaymerge.cli.checkpoints import merge_checkpoints
 from decaymerge.errors import UserError
+from decaymerge.merge_checkpoints import Sources, merge
 from decaymerge.merge_methods import MERGE_METHODS, merge_method
-from decaymerge.scan.checkpoint import Checkpoint
 from decaymerge.workflow.jobs import CheckpointsJob
 
 
@@ -159,7 +159,7 @@ def test_files_beside_the_weights(tmp_path: Path) -> None:
 def test_whole_numbers_are_copied_or_refused(tmp_path: Path) -> None:
     for name, ids in (("a", [0, 1]), ("b", [0, 1]), ("c", [0, 2])):
         (tmp_path / name).mkdir()
-        tensors = {"w": torch.ones(2, 2), "position_ids": torch.tensor(ids)}
+        tensors = {"w": torch.full((2, 2), float(ord(name))), "position_ids": torch.tensor(ids)}
         save_file(tensors, tmp_path / name / "model.safetensors")
     a, b, c = (str(tmp_path / name) for name in "abc")
     assert merged([a, b], tmp_path / "sum")["position_ids"].tolist() == [0, 1]
@@ -185,7 +185,7 @@ def test_warnings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from decaymerge.checkpoints import merge
+from decaymerge.merge_checkpoints import merge
 from decaymerge.cli.checkpoints import merge_checkpoints
 
 save, saved = merge._save, []

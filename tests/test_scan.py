@@ -14,9 +14,9 @@ from builders_architectures import saved
 from builders_checkpoints import TINY, matrices_of, scanned, tensors_of
 from commands import decaymerge
 from decaymerge import store
+from decaymerge.architectures import ROLES
+from decaymerge.checkpoint import Checkpoint
 from decaymerge.errors import UserError
-from decaymerge.scan.architectures import ROLES
-from decaymerge.scan.checkpoint import Checkpoint
 from decaymerge.scan.plan import make_plan
 
 
@@ -125,7 +125,7 @@ def test_layers_that_share_a_singular_vector(tmp_path: Path) -> None:
 
 def test_nothing_to_scan(tmp_path: Path) -> None:
     save_file(
-        {"b": torch.ones(4), "empty": torch.ones(0, 5), "codes": torch.ones(2, 2).to(torch.float8_e4m3fn)},
+        {"b": torch.ones(4), "empty": torch.ones(0, 5), "codes": torch.ones(2, 2, dtype=torch.int8)},
         tmp_path / "m.safetensors",
     )
     with pytest.raises(UserError, match="holds no matrix to scan, only 3 other tensors"):

@@ -1,4 +1,6 @@
-"""The only exception that is written for users."""
+"""The only exception that is written for users, and the words that its messages share."""
+
+from collections.abc import Collection
 
 
 class UserError(Exception):
@@ -7,3 +9,10 @@ class UserError(Exception):
     The message is one line that names the setting or file, its value, what was expected and what to do. The command
     line prints the message without a traceback and exits with 1.
     """
+
+
+def listed(names: Collection[str], most: int = 3) -> str:
+    """The first names of many, and the number of the others."""
+    ordered = list(names)
+    more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
+    return f"{', '.join(ordered[:most])}{more}"

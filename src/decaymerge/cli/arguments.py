@@ -26,6 +26,12 @@ Sha256 = Annotated[
 Cache = Annotated[Path, typer.Option(envvar="DECAYMERGE_CACHE", help="Folder for fetched files.")]
 CACHE = Path("resources")
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda if there is a GPU.")]
+Partial = Annotated[
+    bool, typer.Option("--partial", help="Go on with a checkpoint that lacks tensors of its class.")
+]
+ByName = Annotated[
+    bool, typer.Option("--by-name", help="Go by the names of tensors alone, and do not ask transformers.")
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files even if decaymerge has not made them.")
 ]

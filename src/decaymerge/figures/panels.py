@@ -8,8 +8,8 @@ import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
 
+from decaymerge.architectures import ROLES
 from decaymerge.figures.style import BAND, COLOURS, DASHES, MARKERS
-from decaymerge.scan.architectures import ROLES
 
 MODEL_LABELS = {"own": "own network", "sum": "sum of weights", "average": "average of weights"}
 TEST_STYLES = {"own network, test data": 3, "sum of weights, test data": 6}

@@ -10,10 +10,10 @@ import xarray as xr
 from torch import Tensor
 
 from decaymerge import store
+from decaymerge.architectures import ROLES, Architecture
+from decaymerge.checkpoint import Checkpoint
 from decaymerge.errors import UserError
 from decaymerge.progress import progress_bar
-from decaymerge.scan.architectures import ROLES, Architecture
-from decaymerge.scan.checkpoint import Checkpoint
 from decaymerge.scan.plan import WIDE_TYPES, Group, Plan
 from decaymerge.scan.spectral import (
     Blocks,

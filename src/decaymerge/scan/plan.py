@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import torch
 
+from decaymerge.architectures import Architecture, recognise
+from decaymerge.checkpoint import REOPEN_BYTES, Checkpoint
+from decaymerge.checkpoint.reader import TensorInfo
 from decaymerge.errors import UserError
-from decaymerge.scan.architectures import Architecture, recognise
-from decaymerge.scan.checkpoint import REOPEN_BYTES, Checkpoint, TensorInfo
 
 PROCESS_BYTES = 450_000_000
 """Resident memory of the command before it reads anything, rounded up."""

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import xarray as xr
 
-from decaymerge.scan.checkpoint import Checkpoint
+from decaymerge.checkpoint import Checkpoint
 from decaymerge.scan.plan import Plan
 
 LISTED_NAMES = 4

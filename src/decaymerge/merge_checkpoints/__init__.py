@@ -2,23 +2,20 @@
 
 import math
 import re
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from itertools import combinations
 
 import torch
 from torch import Tensor
 
-from decaymerge.errors import UserError
-from decaymerge.scan.checkpoint import DTYPES, Checkpoint, TensorInfo
+from decaymerge.checkpoint import Checkpoint
+from decaymerge.checkpoint.form import Form
+from decaymerge.checkpoint.reader import TensorInfo
+from decaymerge.errors import UserError, listed
+from decaymerge.merge_checkpoints.configs import compare_configs
 
-LISTED_NAMES = 3
-"""Number of tensors that an error lists."""
-FORM_KEYS = re.compile(
-    r"model_type|architectures|head_dim|\w+_heads?"
-    r"|(hidden_)?act(ivation)?(_function)?|feed_forward_proj|rope_\w+|rotary\w*|position_embedding_type|\w*_eps(ilon)?"
-)
-"""Keys of ``config.json`` that must agree where both checkpoints state them. The tensors alone do not show them."""
+BASE = "the base"
+"""Name of the base in messages."""
 EMBEDDING_NAME = re.compile(
     r"(^|\.)(\w*embeddings?|embed_(in|tokens|positions)|wte|wpe|shared|relative_attention_bias)(\.weight)?$"
 )
@@ -28,36 +25,63 @@ EMBEDDING_NAME = re.compile(
 class Sources:
     """Checkpoints of one architecture that are to be merged and, optionally, the base that they were trained from.
 
-    The constructor compares them. It reads their headers, and of the tensors only those without floating-point
-    numbers (``position_ids``).
+    The constructor compares their configs, their headers, and their tensors until one differs. A tensor that the
+    class does not have is left out unless all of them hold it.
 
     Args:
         models: Checkpoints by name. The first one decides the type in which the merged checkpoint is stored.
         base: The checkpoint from which all of them were fine-tuned, or none.
+        forms: Form of each checkpoint by name; that of the base by ``BASE``.
 
     Raises:
-        UserError: checkpoints differ in their tensors, shapes, architectures or heads, one is quantised, or two
-            are the same.
+        UserError: checkpoints differ in their configs, tensors or shapes, or two are the same.
     """
 
-    def __init__(self, models: dict[str, Checkpoint], base: Checkpoint | None = None) -> None:
+    def __init__(
+        self,
+        models: dict[str, Checkpoint],
+        base: Checkpoint | None = None,
+        forms: Mapping[str, Form] | None = None,
+    ) -> None:
         self.models, self.base = models, base
-        checkpoints = models if base is None else {**models, "the base": base}
+        self.notes: list[str] = []
+        """Lines about tensors that are left out."""
+        checkpoints = models if base is None else {**models, BASE: base}
         first, *others = checkpoints
-        names_by_file: dict[Path, str] = {}
-        for name, checkpoint in models.items():
-            file = checkpoint.files[0].resolve()
-            if file in names_by_file:
-                raise UserError(
-                    f"{names_by_file[file]} and {name} are the same checkpoint; give two different ones"
-                )
-            names_by_file[file] = name
-        for name, checkpoint in checkpoints.items():
-            _refuse_quantised(name, checkpoint)
+        forms = forms or {}
+        known = all(name in forms and forms[name].settings for name in checkpoints)
         for name in others:
-            _compare_configs(first, models[first], name, checkpoints[name])
+            configs = [
+                forms[owner].settings if known else checkpoint.config
+                for owner, checkpoint in ((first, models[first]), (name, checkpoints[name]))
+            ]
+            compare_configs(first, configs[0], name, configs[1], with_defaults=known)
+        self._leave_out(checkpoints, forms)
+        for name in others:
             _compare_tensors(first, models[first], name, checkpoints[name])
             _compare_buffers(first, models[first], name, checkpoints[name])
+        for name, other in combinations(models, 2):
+            if _are_equal(models[name], models[other]):
+                raise UserError(f"{name} and {other} are the same checkpoint; give two different ones")
+        self.untrained = [name for name in models if base is not None and _are_equal(models[name], base)]
+        """Names of the models that are the base itself."""
+
+    def _leave_out(self, checkpoints: Mapping[str, Checkpoint], forms: Mapping[str, Form]) -> None:
+        """Leave out tensors that the class does not have, and that not all of the checkpoints hold."""
+        for name, checkpoint in checkpoints.items():
+            unexpected = forms[name].unexpected if name in forms else []
+            left_out = [
+                tensor
+                for tensor in unexpected
+                if any(tensor not in other.tensors for other in checkpoints.values())
+            ]
+            for tensor in left_out:
+                del checkpoint.tensors[tensor]
+            if left_out:
+                self.notes.append(
+                    f"left out, not in {forms[name].class_name} and not in every checkpoint: {listed(left_out)} of"
+                    f" {name}"
+                )
 
     @property
     def first(self) -> Checkpoint:
@@ -68,14 +92,6 @@ class Sources:
     def names(self) -> list[str]:
         """Names of the models, in the order in which they were given."""
         return list(self.models)
-
-    @property
-    def untrained(self) -> list[str]:
-        """Names of the models that are the base itself."""
-        if self.base is None:
-            return []
-        base_file = self.base.files[0].resolve()
-        return [name for name, model in self.models.items() if model.files[0].resolve() == base_file]
 
     def read(self, tensor: str) -> tuple[list[Tensor], Tensor | None]:
         """The summands of one tensor, and the base's tensor, all of the same shape.
@@ -89,7 +105,7 @@ class Sources:
         weights = [_finite(name, tensor, model) for name, model in self.models.items()]
         if self.base is None:
             return weights, None
-        base = _finite("the base", tensor, self.base)
+        base = _finite(BASE, tensor, self.base)
         return [weight - base for weight in weights], base
 
 
@@ -100,44 +116,23 @@ def _finite(model: str, tensor: str, checkpoint: Checkpoint) -> Tensor:
     return stored if stored.dtype is torch.float64 else stored.float()
 
 
-def _refuse_quantised(name: str, checkpoint: Checkpoint) -> None:
-    if "quantization_config" in checkpoint.config:
-        raise UserError(
-            f"{name}: config.json says that it is quantised; give the checkpoint in 16 or 32 bits"
-        )
-    for tensor, info in checkpoint.tensors.items():
-        kind = info.dtype if info.dtype is not None else checkpoint.read([tensor])[0].dtype
-        if kind.is_floating_point and kind not in DTYPES.values():
-            raise UserError(
-                f"{tensor} of {name} is {type_name(kind)}, which means nothing without its scales;"
-                " give the checkpoint in 16 or 32 bits"
-            )
-
-
-def _compare_configs(first: str, reference: Checkpoint, name: str, other: Checkpoint) -> None:
-    for key in filter(FORM_KEYS.fullmatch, reference.config):
-        expected, value = reference.config[key], other.config.get(key)
-        if None not in (expected, value) and expected != value:
-            raise UserError(
-                f"config.json: {key} is {_plain(expected)} in {first} and {_plain(value)} in {name}; only networks"
-                " of the same form can be merged" + _remedy(key, expected)
-            )
-
-
-def _remedy(key: str, expected: Any) -> str:
-    if key != "architectures":
-        return ""
-    return f": load the other as {_plain(expected)} with transformers, and save it again"
-
-
-def _plain(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _are_equal(one: Checkpoint, other: Checkpoint) -> bool:
+    """Whether all tensors are equal, by whatever files they are in: copies, links or shared shards."""
+    if one.tensors.keys() != other.tensors.keys():
+        return False
+    for name, info in one.tensors.items():
+        there = other.tensors[name]
+        if info.shape != there.shape or info.dtype != there.dtype:
+            return False
+        if not info.file.samefile(there.file) and not one.read([name])[0].equal(other.read([name])[0]):
+            return False
+    return True
 
 
 def _compare_tensors(first: str, reference: Checkpoint, name: str, other: Checkpoint) -> None:
     expected, tensors = reference.tensors, other.tensors
     missing = {first: expected.keys() - tensors.keys(), name: tensors.keys() - expected.keys()}
-    differences = [f"{owner} alone has {_listed(names)}" for owner, names in missing.items() if names]
+    differences = [f"{owner} alone has {listed(sorted(names))}" for owner, names in missing.items() if names]
     if differences:
         raise UserError(
             f"{'; '.join(differences)}; save both as the same transformers class, with the same head"
@@ -145,8 +140,8 @@ def _compare_tensors(first: str, reference: Checkpoint, name: str, other: Checkp
     if different := [tensor for tensor, info in expected.items() if info.shape != tensors[tensor].shape]:
         shapes = f"{_shape(expected[different[0]])} in {first} and {_shape(tensors[different[0]])} in {name}"
         raise UserError(
-            f"the shapes of {_listed(different)} differ; the first is {shapes}: only networks of the same form can"
-            " be merged"
+            f"the shapes of {listed(sorted(different))} differ; the first is {shapes}: only networks of the same"
+            " form can be merged"
         )
 
 
@@ -162,12 +157,6 @@ def _compare_buffers(first: str, reference: Checkpoint, name: str, other: Checkp
                 f"{tensor} is {type_name(reference.read([tensor])[0].dtype)}, which is not summed, and differs"
                 f" between {first} and {name}; if they are quantised, give the checkpoints in 16 or 32 bits"
             )
-
-
-def _listed(names: Any) -> str:
-    ordered: Sequence[str] = sorted(names)
-    more = f" and {len(ordered) - LISTED_NAMES} more" if len(ordered) > LISTED_NAMES else ""
-    return f"{', '.join(ordered[:LISTED_NAMES])}{more}"
 
 
 def _shape(info: TensorInfo) -> str:

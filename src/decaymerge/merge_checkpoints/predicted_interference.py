@@ -44,10 +44,10 @@ import xarray as xr
 from scipy.sparse.linalg import ArpackError, svds
 
 from decaymerge import store
-from decaymerge.checkpoints import Sources, is_embedding
+from decaymerge.architectures import recognise
+from decaymerge.checkpoint import Checkpoint
+from decaymerge.merge_checkpoints import Sources, is_embedding
 from decaymerge.progress import progress_bar
-from decaymerge.scan.architectures import recognise
-from decaymerge.scan.checkpoint import Checkpoint
 from decaymerge.scan.spectral import frobenius_norm, spectral_norm
 
 COLLISION_THRESHOLD = 0.25

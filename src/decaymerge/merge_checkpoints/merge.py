@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import split_state_dict_into_shards_factory
@@ -11,25 +10,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from decaymerge.atomic import atomic_folder
-from decaymerge.checkpoints import Sources, is_embedding, stored_bytes, type_name
 from decaymerge.errors import UserError
-from decaymerge.fetch.model import TOKENIZER_FILES
 from decaymerge.merge import apply
+from decaymerge.merge_checkpoints import Sources, is_embedding, stored_bytes, type_name
+from decaymerge.merge_checkpoints.configs import different_tokenizers
+from decaymerge.model_files import belongs, has_weights_of_its_own, is_tokenizer
 from decaymerge.progress import progress_bar
 from decaymerge.provenance import provenance
 from decaymerge.workflow.jobs import CheckpointsJob
 
-COPIED_FILES = (
-    "config.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "chat_template*",
-    "configuration_*.py",
-    "modeling_*.py",
-    "tokenization_*.py",
-)
-"""Files that a checkpoint needs besides its weights and its tokenizer."""
 RECORD = "merge.json"
 """File of the merged checkpoint that records its settings and the code that made it."""
 
@@ -114,24 +103,55 @@ def _save(shard: dict[str, Tensor], path: Path) -> None:
 def _copy_files(sources: Sources, folder: Path) -> None:
     """Copy the first model's files, and those of the base that the first model lacks.
 
-    The files of a tokenizer are all taken from the same checkpoint.
+    The files of a tokenizer are all taken from the same checkpoint. The config of a merged model says no more that
+    it is quantised.
     """
-    checkpoints = [sources.first] if sources.base is None else [sources.first, sources.base]
-    origins = [checkpoint.files[0].parent for checkpoint in checkpoints]
-    tokenizer = next(filter(None, (_matching(origin, TOKENIZER_FILES) for origin in origins)), [])
-    # Files of the first model come last: they replace the base's.
-    others = [path for origin in reversed(origins) for path in _matching(origin, COPIED_FILES)]
-    for path in [*tokenizer, *others]:
-        shutil.copyfile(path, folder / path.name)
+    origins = [sources.first.folder] if sources.base is None else [sources.first.folder, sources.base.folder]
+    has_tokenizer = any(is_tokenizer(path) for path in files_beside(origins[0]))
+    for origin in origins:
+        for path in files_beside(origin):
+            if (folder / path).exists() or (origin != origins[0] and has_tokenizer and is_tokenizer(path)):
+                continue
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(origin / path, folder / path)
+    config = folder / "config.json"
+    if sources.first.quantisation and config.exists():
+        settings = json.loads(config.read_text())
+        settings.pop("quantization_config", None)
+        settings |= {"dtype": "float32", "torch_dtype": "float32"}
+        config.write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
-    return [path for pattern in patterns for path in folder.glob(pattern) if path.is_file()]
+def files_beside(folder: Path) -> list[str]:
+    """Files of a model beside its weights, in its folder and in those below, and weights of parts of it there."""
+    paths = sorted(str(path.relative_to(folder).as_posix()) for path in folder.rglob("*") if path.is_file())
+    return [path for path in paths if belongs(path) or has_weights_of_its_own(path)]
+
+
+def refuse_other_parts(sources: Sources) -> None:
+    """Refuse parts in sub-folders whose weights differ: the merge would drop all of them but the first model's.
+
+    Raises:
+        UserError: a sub-folder's weights are not the same in all checkpoints.
+    """
+    folders = [checkpoint.folder for checkpoint in sources.models.values()]
+    for folder in folders:
+        for path in filter(has_weights_of_its_own, files_beside(folder)):
+            contents = [
+                (other / path).read_bytes() if (other / path).is_file() else None for other in folders
+            ]
+            if any(content != contents[0] for content in contents):
+                raise UserError(
+                    f"{path} is a part of {folder} with weights of its own, which differ between the checkpoints:"
+                    f" merge the folders {Path(path).parent} by themselves, and this model without them"
+                )
 
 
 def warnings(sources: Sources, job: CheckpointsJob) -> list[str]:
     """Warnings about this merge, one line each: models that equal the base, and sums that few networks survive."""
     lines = [f"{name} is the base itself: its task vector is zero" for name in sources.untrained]
+    folders = {name: checkpoint.folder for name, checkpoint in sources.models.items()}
+    lines += different_tokenizers(folders)
     if sources.base is None and job.method != "average":
         not_maps = [
             name
