@@ -1,7 +1,7 @@
 """A checkpoint on disk: its headers are read at once, its tensors on demand. No pickled code runs.
 
-``model_files`` decides which files are read, ``kinds`` refuses adapters and quantised weights, and ``form`` compares
-the tensors with the model that ``transformers`` would build.
+``model_files`` decides which files are read, ``kinds`` refuses adapters and quantised weights, and ``form``
+compares the tensors with the model that ``transformers`` would build.
 """
 
 import zipfile
