@@ -19,9 +19,9 @@ import yaml
 from safetensors.torch import save_file
 
 from comparison import HERE, ONE_THREAD, Row, medians, on_one_thread, row, seconds, show
+from decaymerge.checkpoint import Checkpoint
 from decaymerge.config.scan import ScanModel
 from decaymerge.fetch.model import fetch_model
-from decaymerge.checkpoint import Checkpoint
 from decaymerge.scan.plan import make_plan
 from decaymerge.scan.spectral import frobenius_norm, spectral_norm
 

@@ -5,7 +5,7 @@ rule check_claims:
     input:
         tasks=of_experiment(rules.tasks.output),
         networks=of_experiment(rules.train.output),
-        code=modules("claims", "collapse", "network", "gradient", "measure", "store"),
+        code=modules("claims", "collapse", "network", "gradient", "measure", "architectures", "store"),
     output:
         verdicts=layout.result(layout.CLAIMS, ".json"),
         traces=layout.result(layout.CLAIMS),
@@ -28,7 +28,7 @@ rule check_claims:
 rule check_scan:
     input:
         scan=rules.scan_model.output,
-        code=modules("claims", "collapse", "store"),
+        code=modules("claims", "collapse", "architectures", "store"),
     output:
         layout.result(layout.SCAN, ".claims.json"),
     log:
@@ -48,7 +48,7 @@ rule gather_claims:
         verdicts=expand(rules.check_claims.output.verdicts, experiment=CLAIMED)
         + expand(rules.check_scan.output, model=MODELS),
         traces=expand(rules.check_claims.output.traces, experiment=CLAIMED),
-        code=modules("claims", "collapse", "store"),
+        code=modules("claims", "collapse", "architectures", "store"),
     output:
         "results/claims.json",
     log:
@@ -69,7 +69,7 @@ rule claims_page:
     input:
         verdicts=rules.gather_claims.output,
         traces=expand(rules.check_claims.output.traces, experiment=CLAIMED),
-        code=modules("claims", "figures", "hypotheses", "collapse", "statistics", "store"),
+        code=modules("claims", "figures", "hypotheses", "collapse", "statistics", "architectures", "store"),
     output:
         page=report(
             "results/claims.html",

@@ -62,7 +62,7 @@ def modules(*names):
     """Source files of modules, as inputs of a rule, so that a change in the code re-runs its jobs."""
     files = []
     for name in names:
-        folder = [file for file in (PACKAGE / name).rglob("*") if file.suffix in (".py", ".html")]
+        folder = [file for file in (PACKAGE / name).rglob("*") if file.suffix in (".py", ".html", ".txt")]
         files += sorted(folder) or [PACKAGE / f"{name}.py"]
     return shared(files)
 
@@ -139,3 +139,8 @@ def model_arguments(model):
     options = [f"--path={model.path}"] if model.path else []
     options += [f"--sha256={model.sha256}"] if model.sha256 else []
     return [*model.sources, *options]
+
+
+def exceptions(model):
+    """What a scan of a checkpoint may go on without, as arguments of a command."""
+    return ["--partial"] * model.partial + ["--by-name"] * model.by_name

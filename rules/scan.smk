@@ -4,7 +4,7 @@
 rule scan_model:
     input:
         checkpoint=lambda wildcards: shared(models.files_of(MODELS[wildcards.model], RESOURCES)),
-        code=modules("scan", "store"),
+        code=modules("scan", "checkpoint", "architectures", "model_files", "store"),
     output:
         layout.result(layout.SCAN),
     log:
@@ -15,13 +15,14 @@ rule scan_model:
         **asks(estimates.SCAN),
     params:
         arguments=lambda wildcards: model_arguments(MODELS[wildcards.model]),
+        exceptions=lambda wildcards: exceptions(MODELS[wildcards.model]),
         cache=RESOURCES,
         tolerance=CONFIG.scan.tolerance,
         spectrum="--spectrum" if CONFIG.scan.spectrum else "--no-spectrum",
     message:
         "Scan {wildcards.model}"
     shell:
-        "decaymerge scan {params.arguments:q} --cache {params.cache:q} --output {output}"
+        "decaymerge scan {params.arguments:q} {params.exceptions} --cache {params.cache:q} --output {output}"
         " --tolerance {params.tolerance} {params.spectrum} > {log} 2>&1"
 
 

@@ -26,24 +26,22 @@ GPT: dict[str, Any] = {
     "vocab_size": 50,
     "n_positions": 32,
 }
-MODELS: dict[str, tuple[str, Callable[[], Any]]] = {
-    "BERT": ("BERT, RoBERTa", lambda: hf.BertModel(hf.BertConfig(**TEXT))),
-    "BERT with a head": ("BERT, RoBERTa", lambda: hf.BertForMaskedLM(hf.BertConfig(**TEXT))),
-    "RoBERTa": ("BERT, RoBERTa", lambda: hf.RobertaModel(hf.RobertaConfig(**TEXT))),
+MODELS: dict[str, Callable[[], Any]] = {
+    "BERT": lambda: hf.BertModel(hf.BertConfig(**TEXT)),
+    "BERT with a head": lambda: hf.BertForMaskedLM(hf.BertConfig(**TEXT)),
+    "RoBERTa": lambda: hf.RobertaModel(hf.RobertaConfig(**TEXT)),
     "DistilBERT": (
-        "DistilBERT",
         lambda: hf.DistilBertModel(
             hf.DistilBertConfig(dim=32, n_layers=2, n_heads=4, hidden_dim=48, vocab_size=50)
-        ),
+        )
     ),
-    "MPNet": ("MPNet", lambda: hf.MPNetModel(hf.MPNetConfig(**TEXT))),
-    "GPT-2": ("GPT-2", lambda: hf.GPT2LMHeadModel(hf.GPT2Config(**GPT))),
-    "GPT-J": ("GPT-J", lambda: hf.GPTJForCausalLM(hf.GPTJConfig(**GPT, rotary_dim=4))),
-    "GPT-NeoX": ("GPT-NeoX", lambda: hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**TEXT))),
-    "Phi": ("Phi", lambda: hf.PhiForCausalLM(hf.PhiConfig(**TEXT))),
-    "Phi-3": ("Phi-3", lambda: hf.Phi3ForCausalLM(hf.Phi3Config(**GROUPED))),
+    "MPNet": lambda: hf.MPNetModel(hf.MPNetConfig(**TEXT)),
+    "GPT-2": lambda: hf.GPT2LMHeadModel(hf.GPT2Config(**GPT)),
+    "GPT-J": lambda: hf.GPTJForCausalLM(hf.GPTJConfig(**GPT, rotary_dim=4)),
+    "GPT-NeoX": lambda: hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**TEXT)),
+    "Phi": lambda: hf.PhiForCausalLM(hf.PhiConfig(**TEXT)),
+    "Phi-3": lambda: hf.Phi3ForCausalLM(hf.Phi3Config(**GROUPED)),
     "OPT": (
-        "OPT, BART, fairseq",
         lambda: hf.OPTForCausalLM(
             hf.OPTConfig(
                 hidden_size=32,
@@ -53,24 +51,19 @@ MODELS: dict[str, tuple[str, Callable[[], Any]]] = {
                 vocab_size=50,
                 word_embed_proj_dim=32,
             )
-        ),
+        )
     ),
-    "Llama": ("Llama, Mistral, Qwen, Gemma", lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**GROUPED))),
-    "Mistral": ("Llama, Mistral, Qwen, Gemma", lambda: hf.MistralForCausalLM(hf.MistralConfig(**GROUPED))),
-    "Qwen2": ("Llama, Mistral, Qwen, Gemma", lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(**GROUPED))),
-    "Gemma": (
-        "Llama, Mistral, Qwen, Gemma",
-        lambda: hf.GemmaForCausalLM(hf.GemmaConfig(**GROUPED, head_dim=16)),
-    ),
-    "ViT": ("ViT", lambda: hf.ViTModel(hf.ViTConfig(**SMALL, image_size=16, patch_size=8))),
+    "Llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**GROUPED)),
+    "Mistral": lambda: hf.MistralForCausalLM(hf.MistralConfig(**GROUPED)),
+    "Qwen2": lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(**GROUPED)),
+    "Gemma": (lambda: hf.GemmaForCausalLM(hf.GemmaConfig(**GROUPED, head_dim=16))),
+    "ViT": lambda: hf.ViTModel(hf.ViTConfig(**SMALL, image_size=16, patch_size=8)),
     "T5": (
-        "T5",
         lambda: hf.T5ForConditionalGeneration(
             hf.T5Config(d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, vocab_size=50)
-        ),
+        )
     ),
     "T5 gated": (
-        "T5",
         lambda: hf.T5EncoderModel(
             hf.T5Config(
                 d_model=32,
@@ -81,7 +74,7 @@ MODELS: dict[str, tuple[str, Callable[[], Any]]] = {
                 vocab_size=50,
                 feed_forward_proj="gated-gelu",
             )
-        ),
+        )
     ),
 }
 
@@ -89,7 +82,7 @@ MODELS: dict[str, tuple[str, Callable[[], Any]]] = {
 def saved(name: str, folder: Path) -> tuple[Any, Checkpoint]:
     """A model of random weights, and its checkpoint."""
     torch.manual_seed(0)
-    model = MODELS[name][1]().eval()
+    model = MODELS[name]().eval()
     for parameter in model.parameters():  # biases start at zero, and would not show
         nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(folder)

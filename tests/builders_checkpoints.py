@@ -74,6 +74,6 @@ def matrices_of(checkpoint: Checkpoint) -> dict[tuple[str, str], Tensor]:
     for group in plan.groups:
         names = [name for part in group.parts.values() for name in part]
         tensors = checkpoint.read(names)
-        roles = matrices_by_role(plan.architecture, checkpoint.config, group.parts, tensors)
-        matrices |= {(group.layer, role): torch.cat(list(blocks)) for role, blocks in roles.items()}
+        for role, (blocks, *_) in matrices_by_role(group, tensors).items():
+            matrices[group.layer, role] = torch.cat(list(blocks))
     return matrices

@@ -1,7 +1,10 @@
 """Each row of the table against transformers: what its own forward pass applies, and what the reader finds."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -10,8 +13,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from builders_architectures import MODELS, saved
 from builders_checkpoints import matrices_of
-from decaymerge.architectures import ARCHITECTURES
+from builders_model_types import fault_of, model_types, tiny, types_seen
+from decaymerge import architectures
+from decaymerge.architectures import ATTENTIONS, MLPS, verified_types
 from decaymerge.checkpoint import Checkpoint
+from decaymerge.checkpoint.form import judge
+from decaymerge.errors import UserError
 from decaymerge.scan import split_qkv
 from decaymerge.scan.plan import make_plan
 
@@ -49,7 +56,7 @@ def test_every_role_is_a_map_that_the_forward_pass_applies(name: str, tmp_path: 
     """W x + bias equals a module's output (or, for joined and split matrices, rows of outputs)."""
     model, checkpoint = saved(name, tmp_path)
     plan = make_plan(checkpoint)
-    assert plan.architecture is not None and plan.architecture.name == MODELS[name][0]
+    assert plan.has_roles
     maps = applied_maps(model)
     matrices = matrices_of(checkpoint)
     assert {role for _, role in matrices} == {"Q", "K", "V", "O", "QKV", "M1", "M2"}
@@ -125,9 +132,7 @@ def test_query_key_and_value_are_those_that_attention_gets(name: str, tmp_path: 
 
 def bias_of(checkpoint: Checkpoint, layer: str, role: str, size: int) -> Tensor:
     """Bias of a role by the reader's own table: the weight's name with ``bias`` in place of ``weight``."""
-    plan = make_plan(checkpoint)
-    assert plan.architecture is not None
-    for group in plan.groups:
+    for group in make_plan(checkpoint).groups:
         if group.layer == layer and ("QKV" in group.parts or role in group.parts):
             fused = role not in group.parts
             (name,) = group.parts["QKV" if fused else role]
@@ -137,11 +142,80 @@ def bias_of(checkpoint: Checkpoint, layer: str, role: str, size: int) -> Tensor:
             (bias,) = checkpoint.read([bias_name])
             if not fused:
                 return bias
-            return split_qkv(plan.architecture, checkpoint.config, bias.unsqueeze(1))[
-                "QKV".index(role)
-            ].squeeze(1)
+            return split_qkv(group, bias.unsqueeze(1))["QKV".index(role)].squeeze(1)
     raise AssertionError(layer)
 
 
-def test_every_row_has_a_test() -> None:
-    assert {name for name, _ in MODELS.values()} == {row.name for row in ARCHITECTURES}
+SAMPLE = [
+    "bert",
+    "bart",
+    "clip",
+    "deit",
+    "distilbert",
+    "gpt2",
+    "gpt_neox",
+    "gptj",
+    "lfm2",
+    "llama",
+    "mixtral",
+    "modernbert",
+]
+SAMPLE += ["opt", "phi", "phi3", "qwen3_next", "starcoder2", "ctrl"]
+"""Types that have every scheme among them; the slow test tries all."""
+UNSEEN = {"MPNet", "T5", "packed ViT"}
+"""Schemes whose attention cannot be watched: the test above compares what their modules apply."""
+
+
+@pytest.mark.parametrize("model_type", SAMPLE)
+def test_roles_are_those_that_the_class_uses(model_type: str, tmp_path: Path) -> None:
+    assert fault_of(tiny(model_type), tmp_path) == ""
+    assert types_seen(tiny(model_type), tmp_path) <= verified_types()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", sorted(set(model_types()) & verified_types() - set(SAMPLE)))
+def test_all_verified_types_are_right(model_type: str, tmp_path: Path) -> None:
+    assert fault_of(tiny(model_type), tmp_path) == ""
+
+
+def test_every_scheme_has_a_test(tmp_path: Path) -> None:
+    """Each is the best for a model of the sample, or of those whose modules' outputs are compared."""
+    seen = set()
+    for model_type in SAMPLE:
+        tiny(model_type).save_pretrained(tmp_path / model_type)
+        plan = make_plan(Checkpoint(tmp_path / model_type), judge(Checkpoint(tmp_path / model_type)))
+        seen |= {group.scheme.name for group in plan.groups if group.scheme is not None}
+    assert {scheme.name for scheme in (*ATTENTIONS, *MLPS)} - UNSEEN <= seen
+
+
+@pytest.mark.parametrize(
+    ("role", "change"),
+    [("Q", {"self_attn.q_proj": "self_attn.k_proj"}), ("M1", {"mlp.gate_proj": "mlp.down_proj"})],
+)
+def test_a_wrong_table_would_be_noticed(role: str, change: dict[str, str], tmp_path: Path) -> None:
+    """Two matrices of one shape change names in the table: the class does something else with them."""
+    model = tiny("llama")
+    ((one, other),) = change.items()
+    wrong = [
+        replace(
+            scheme, suffixes={name: _swapped(suffix, one, other) for name, suffix in scheme.suffixes.items()}
+        )
+        for scheme in (ATTENTIONS[1], MLPS[0])
+    ]
+    assert role in wrong[0].suffixes or role in wrong[1].suffixes
+    with (
+        mock.patch.object(architectures, "ATTENTIONS", (wrong[0],)),
+        mock.patch.object(architectures, "MLPS", (wrong[1],)),
+    ):
+        try:
+            fault = fault_of(model, tmp_path)
+        except UserError as error:
+            fault = str(error)
+        assert fault != ""
+
+
+def _swapped(suffix: str, one: str, other: str) -> str:
+    first, second = (re.escape(name.split(".")[1]) for name in (one, other))
+    if "gate|up" in suffix:
+        return suffix.replace("gate|up|gate_up", "up|down")
+    return suffix.replace(first, "\0").replace(second, first).replace("\0", second)

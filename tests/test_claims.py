@@ -8,33 +8,34 @@ import pytest
 import xarray as xr
 
 from decaymerge import claims
-from decaymerge.architectures import ROLES
 from decaymerge.claims.scan import SCAN_CLAIMS
 from decaymerge.errors import UserError
+from decaymerge.scan import BASIC_ROLES
 
 
 def good_scan() -> xr.Dataset:
     norms = {"Q": 10, "K": 10, "V": 10, "O": 10, "QKV": 17, "M1": 20, "M2": 20}
     layer = xr.DataArray(np.linspace(0.95, 1.05, 4), dims="layer", coords={"layer": range(4)})
     norm_of_role = xr.DataArray(
-        [float(norms[role]) for role in ROLES], dims="role", coords={"role": list(ROLES)}
+        [float(norms[role]) for role in BASIC_ROLES], dims="role", coords={"role": list(BASIC_ROLES)}
     )
-    rows = xr.DataArray([64, 64, 64, 64, 192, 256, 64], dims="role", coords={"role": list(ROLES)})
-    columns = xr.DataArray([64, 64, 64, 64, 64, 64, 256], dims="role", coords={"role": list(ROLES)})
+    rows = xr.DataArray([64, 64, 64, 64, 192, 256, 64], dims="role", coords={"role": list(BASIC_ROLES)})
+    columns = xr.DataArray([64, 64, 64, 64, 64, 64, 256], dims="role", coords={"role": list(BASIC_ROLES)})
     ones = xr.ones_like(layer)
-    return xr.Dataset(
+    scan = xr.Dataset(
         {"frobenius_norm": layer * norm_of_role, "stable_rank": 5 * layer * xr.ones_like(norm_of_role)}
         | {"rows": ones * rows, "columns": ones * columns}
     )
+    return scan.assign_coords(stack=("layer", ["encoder"] * 4), number=("layer", range(4)))
 
 
 def outcome(claim: str, scan: xr.Dataset) -> str:
-    return SCAN_CLAIMS[claim]("m", scan).outcome
+    return SCAN_CLAIMS[claim].judge(claim, "m", scan).outcome
 
 
 @pytest.mark.parametrize("claim", SCAN_CLAIMS)
 def test_holds(claim: str) -> None:
-    verdict = SCAN_CLAIMS[claim]("m", good_scan())
+    verdict = SCAN_CLAIMS[claim].judge(claim, "m", good_scan())
     assert verdict.outcome == "holds" and verdict.slack is not None and verdict.slack > 1
     assert verdict.claim == claim and verdict.experiment == "scan/m" and verdict.note
     assert verdict.kind == ("lower" if claim == "scan_output_norm" else "upper")
@@ -58,7 +59,7 @@ def test_each_can_fail() -> None:
 
 @pytest.mark.parametrize("claim", SCAN_CLAIMS)
 def test_missing_roles_leave_the_assumption_unmet(claim: str) -> None:
-    verdict = SCAN_CLAIMS[claim]("m", good_scan().sel(role=["Q", "K"]))
+    verdict = SCAN_CLAIMS[claim].judge(claim, "m", good_scan().sel(role=["Q", "K"]))
     assert verdict.outcome == "assumption unmet" and verdict.measured is None
 
 
@@ -87,7 +88,7 @@ def test_rows_that_could_not_have_failed_are_counted_apart() -> None:
 
 
 def test_one_layer_and_a_constant_norm() -> None:
-    verdict = SCAN_CLAIMS["scan_constant_norm"]("m", good_scan().isel(layer=[0]))
+    verdict = SCAN_CLAIMS["scan_constant_norm"].judge("x", "m", good_scan().isel(layer=[0]))
     assert verdict.outcome == "holds" and verdict.measured == 0 and verdict.slack is None
 
 

@@ -173,7 +173,9 @@ def test_output_that_exists_is_kept(tmp_path: Path) -> None:
 
 def test_sum_that_is_too_large_for_its_type(tmp_path: Path) -> None:
     a, b = (
-        with_tensors(bert(tmp_path / name, seed, torch.float16), lambda tensors: tensors[QUERY].fill_(40_000.0))
+        with_tensors(
+            bert(tmp_path / name, seed, torch.float16), lambda tensors: tensors[QUERY].fill_(40_000.0)
+        )
         for seed, name in enumerate("ab")
     )
     with pytest.raises(UserError, match=rf"{QUERY}: the merged numbers are too large for float16"):

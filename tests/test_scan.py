@@ -14,9 +14,9 @@ from builders_architectures import saved
 from builders_checkpoints import TINY, matrices_of, scanned, tensors_of
 from commands import decaymerge
 from decaymerge import store
-from decaymerge.architectures import ROLES
 from decaymerge.checkpoint import Checkpoint
 from decaymerge.errors import UserError
+from decaymerge.scan import BASIC_ROLES
 from decaymerge.scan.plan import make_plan
 
 
@@ -24,7 +24,7 @@ from decaymerge.scan.plan import make_plan
 def test_scan_against_numpy(name: str, tmp_path: Path) -> None:
     _, checkpoint = saved(name, tmp_path)
     scan = scanned(tmp_path, spectrum=True)
-    assert scan.frobenius_norm.dims == ("layer", "role") and scan.role.values.tolist() == list(ROLES)
+    assert scan.frobenius_norm.dims == ("layer", "role") and scan.role.values.tolist() == list(BASIC_ROLES)
     labels = scan.layer_name.values.tolist()
     for (layer, role), matrix in matrices_of(checkpoint).items():
         entry = scan.isel(layer=labels.index(layer)).sel(role=role)
@@ -53,7 +53,7 @@ def test_nothing_is_skipped_silently() -> None:
     plan = make_plan(checkpoint)
     read = {name for group in plan.groups for names in group.parts.values() for name in names}
     assert read | set(plan.skipped) == set(checkpoint.tensors) and not read & set(plan.skipped)
-    assert plan.skipped["pooler.dense.weight"] == "no role in BERT, RoBERTa"
+    assert plan.skipped["pooler.dense.weight"] == "no role in BERT"
     assert plan.skipped["encoder.layer.0.output.dense.bias"] == "not a matrix (shape [16])"
     assert json.loads(scanned(TINY).attrs["skipped"]) == plan.skipped
     assert plan.bytes_to_read == sum(4 * math.prod(checkpoint.tensors[name].shape) for name in read)
@@ -177,7 +177,7 @@ def test_command_by_hand(tmp_path: Path) -> None:
     )
     assert answer.returncode == 0, answer.stderr
     for part in (
-        "architecture: BERT, RoBERTa",
+        "names of: BERT",
         "M1: 2 of 32 x 16 float32",
         "left out, no role",
         "encoder.layer.1",

@@ -26,8 +26,16 @@ from decaymerge.checkpoint import Checkpoint
 from decaymerge.checkpoint.reader import TensorInfo
 from decaymerge.errors import UserError, listed
 
-LAYER_COUNTS = re.compile(r"(num|n)_(\w+_)?layers?|depth")
-"""Keys of a config that say how many layers there are."""
+LAYER_COUNTS = re.compile(r"(num|n)_(\w+_)?(layers?|experts)|depth")
+"""Keys of a config that say how many layers or experts there are."""
+
+
+class Part(BaseModel):
+    """A part of a model with a config of its own, such as the tower of a vision model."""
+
+    model_type: str = ""
+    heads: int | None = None
+    key_value_heads: int | None = None
 
 
 class Form(BaseModel):
@@ -55,8 +63,8 @@ class Form(BaseModel):
     """Name in the class of each stored tensor. Several stored tensors may be parts of one."""
     settings: dict[str, Any] = {}
     """The config with the defaults of its class."""
-    parts: dict[str, str] = {}
-    """``model_type`` of each part of the model, by the beginning of its names; the whole model has an empty one."""
+    parts: dict[str, Part] = {}
+    """The parts of the model, by the beginning of their names; the whole model has an empty one."""
 
     @property
     def problems(self) -> list[str]:
@@ -90,12 +98,11 @@ class Form(BaseModel):
             )
         return lines
 
-    def part_of(self, stored: str) -> tuple[str, str]:
-        """Beginning of the names of the part that a stored tensor is in, and the part's ``model_type``."""
+    def part_of(self, stored: str) -> str:
+        """Beginning of the names of the innermost part that a stored tensor is in."""
         name = self.names.get(stored, stored)
         inside = [part for part in self.parts if not part or name.startswith(f"{part}.")]
-        part = max(inside, key=len, default="")
-        return part, self.parts.get(part, "")
+        return max(inside, key=len, default="")
 
 
 def judge(checkpoint: Checkpoint, *, partial: bool = False, by_name: bool = False) -> Form:
@@ -216,11 +223,24 @@ def _ask(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Form:
         tied={name: tied[target] for name, target in names.items() if target in tied},
         names={name: target for name, target in names.items() if target != name},
         parts={
-            name: str(module.config.model_type)
+            name: Part(
+                model_type=str(module.config.model_type),
+                heads=_count(module.config, "num_attention_heads"),
+                key_value_heads=_count(module.config, "num_key_value_heads"),
+            )
             for name, module in model.named_modules()
             if isinstance(module, transformers.PreTrainedModel)
         },
     )
+
+
+def _count(settings: Any, key: str) -> int | None:
+    """A whole number of a config; none where layers have different ones, or the config has no such key."""
+    try:
+        value = getattr(settings, key, None)
+    except Exception:
+        return None
+    return value if type(value) is int else None
 
 
 def _class_of(config: Mapping[str, Any], settings: Any) -> Any:

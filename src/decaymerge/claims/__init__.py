@@ -145,7 +145,7 @@ def judge_together(traces: Sequence[xr.Dataset]) -> list[Verdict]:
 
 def check_scan(name: str, scan: xr.Dataset) -> list[Verdict]:
     """Verdicts on all claims about transformers, from the scan of the model ``name``."""
-    return [claim(name, scan) for claim in SCAN_CLAIMS.values()]
+    return [claim.judge(key, name, scan) for key, claim in SCAN_CLAIMS.items()]
 
 
 def write(verdicts: Sequence[Verdict], output: Path) -> None:

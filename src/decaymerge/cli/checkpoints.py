@@ -81,7 +81,7 @@ def scan(
     checkpoint = Checkpoint(model.fetch_model(scan_model, cache))
     form = judge(checkpoint, partial=partial, by_name=by_name)
     print("\n".join([*form.lines(), *checkpoint.notes]))
-    plan = make_plan(checkpoint, spectrum=spectrum)
+    plan = make_plan(checkpoint, form, spectrum=spectrum)
     print(table.plan_table(checkpoint, plan))
     plan.check(max_bytes)
     job = ScanJob(

@@ -44,7 +44,7 @@ import xarray as xr
 from scipy.sparse.linalg import ArpackError, svds
 
 from decaymerge import store
-from decaymerge.architectures import recognise
+from decaymerge.architectures import places
 from decaymerge.checkpoint import Checkpoint
 from decaymerge.merge_checkpoints import Sources, is_embedding
 from decaymerge.progress import progress_bar
@@ -70,6 +70,8 @@ LONG_NAMES = {
     "interference": "‖Δ_B V_A‖_F / ‖Δ_A V_A‖_F, predicted interference",
     "collides": "1 where the predicted interference reaches the threshold",
 }
+ORDER = ("Q", "K", "V", "QKV", "O", "M1", "M2", "E1", "E2")
+"""Roles of a layer, as an input meets them."""
 
 
 @dataclass(frozen=True)
@@ -112,22 +114,19 @@ class Summand:
 
 def matrices_of(checkpoint: Checkpoint) -> list[Matrix]:
     """All matrices of floating-point numbers: those that the architecture knows, by layer, then the others."""
-    architecture = recognise({name: info.shape for name, info in checkpoint.tensors.items()})
-    known: dict[tuple[str, int, str, str], Matrix] = {}
+    found = places({name: info.shape for name, info in checkpoint.tensors.items()})
+    known: dict[tuple[str, int, int, int, str], Matrix] = {}
     others: list[Matrix] = []
     for name, info in sorted(checkpoint.tensors.items()):
         if len(info.shape) != 2 or info.dtype is None or 0 in info.shape:
             continue
-        if architecture is not None and (place := architecture.role_of(name)):
-            stack, layer, role = place
-            matrix = Matrix(name, f"{stack}{layer}", role, architecture.transposed)
-            known[stack, layer, role, name] = matrix
+        if place := found.get(name):
+            order = (place.stack, place.layer, ORDER.index(place.role), place.expert, name)
+            known[order] = Matrix(name, f"{place.stack}{place.layer}", place.role, place.scheme.transposed)
         else:
             embedding = is_embedding(name)
             others.append(Matrix(name, "", "embedding" if embedding else "other", embedding))
-    order = list(architecture.suffixes) if architecture else []
-    keys = sorted(known, key=lambda key: (key[0], key[1], order.index(key[2]), key[3]))
-    return [known[key] for key in keys] + others
+    return [known[order] for order in sorted(known)] + others
 
 
 def predict(sources: Sources) -> xr.Dataset:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from decaymerge import store
-from decaymerge.architectures import ROLES, Architecture
+from decaymerge.architectures import ROLES
 from decaymerge.checkpoint import Checkpoint
 from decaymerge.errors import UserError
 from decaymerge.progress import progress_bar
@@ -34,6 +34,15 @@ LONG_NAMES = {
     "rows": "output dimension",
     "columns": "input dimension",
 }
+BASIC_ROLES = ROLES[:7]
+"""Roles of every layer. Those of experts are added where there are any."""
+EXPERT_NAMES: dict[str, tuple[str, Callable[[list[float]], float]]] = {
+    "smallest_frobenius_norm": ("frobenius_norm", min),
+    "largest_frobenius_norm": ("frobenius_norm", max),
+    "smallest_stable_rank": ("stable_rank", min),
+    "largest_stable_rank": ("stable_rank", max),
+}
+"""Ranges over the experts of a layer, whose other values are medians."""
 SPECTRUM_NAMES = {
     "singular_value": "singular values, descending",
     "effective_rank": "exp of the entropy of the normalised singular values",
@@ -43,7 +52,8 @@ SPECTRUM_NAMES = {
 def scan(job: ScanJob, checkpoint: Checkpoint, plan: Plan) -> xr.Dataset:
     """The variables of ``LONG_NAMES`` ``(layer, role)``; with ``job.spectrum`` those of ``SPECTRUM_NAMES`` as well.
 
-    For an unknown architecture each matrix is a layer of its own, with its tensor's name and the role ``matrix``.
+    A matrix without a role is a layer of its own, with its tensor's name and the role ``matrix``. Of the experts of
+    a layer there are the median, and the range (``EXPERT_NAMES``).
 
     Args:
         job: Tolerance of spectral norms, and whether singular values are wanted.
@@ -57,96 +67,101 @@ def scan(job: ScanJob, checkpoint: Checkpoint, plan: Plan) -> xr.Dataset:
     Raises:
         UserError: a matrix has an infinite or NaN entry (the message names the tensor), or QKV cannot be split.
     """
-    layers = list(dict.fromkeys(group.layer for group in plan.groups))
-    roles = ROLES if plan.architecture else ("matrix",)
-    measured: dict[tuple[str, str], dict[str, Any]] = {}
+    measured: dict[tuple[str, int], dict[str, list[dict[str, Any]]]] = {}
     with progress_bar(job.source[0].split("/")[-1], plan.bytes_to_read, "B") as bar:
         for group in plan.groups:
             names = [name for part in group.parts.values() for name in part]
-            matrices = matrices_by_role(
-                plan.architecture, checkpoint.config, group.parts, checkpoint.read(names)
-            )
-            for role, blocks in matrices.items():
-                arrays = [block.numpy() for block in blocks]
-                measured[group.layer, role] = _measure(job, group, role, arrays)
+            layer = measured.setdefault((group.stack, group.number), {})
+            for role, matrices in matrices_by_role(group, checkpoint.read(names)).items():
+                for blocks in matrices:
+                    arrays = [block.numpy() for block in blocks]
+                    layer.setdefault(role, []).append(_measure(job, group, role, arrays))
             del matrices, blocks, arrays  # frees this group's memory before the next group is read
             bar.update(sum(checkpoint.tensors[name].nbytes for name in names))
-    return _dataset(job, checkpoint, plan, layers, roles, measured)
+    return _dataset(job, checkpoint, plan, measured)
 
 
-def matrices_by_role(
-    architecture: Architecture | None,
-    config: dict[str, Any],
-    parts: dict[str, list[str]],
-    tensors: Sequence[Tensor],
-) -> dict[str, list[Tensor]]:
+def matrices_by_role(group: Group, tensors: Sequence[Tensor]) -> dict[str, list[list[Tensor]]]:
     """Matrices (out, in) of each role, from the tensors of one group.
 
     Args:
-        architecture: Row of the table, or none if the architecture is unknown.
-        config: The checkpoint's ``config.json``, which has the number of heads.
-        parts: Names of the tensors of each role.
-        tensors: The tensors as stored, in the order of ``parts``.
+        group: What the tensors are.
+        tensors: The tensors as stored, in the order of the group's ``parts``.
 
     Returns:
-        For each role, blocks of rows (out_b, in) in float32 or float64; QKV is added where Q, K and V are given.
+        For each role its matrices, one for each expert in a tensor of three dimensions, as blocks of rows (out_b,
+        in) in float32 or float64. QKV is added where Q, K and V are given.
 
     Raises:
         UserError: a fused QKV cannot be split, or the blocks of a role have different numbers of columns.
     """
     iterator = iter(tensors)
     blocks: dict[str, list[Tensor]] = {
-        role: [_in_wide_type(next(iterator)) for _ in names] for role, names in parts.items()
+        role: [_in_wide_type(next(iterator)) for _ in names] for role, names in group.parts.items()
     }
-    if architecture is not None and architecture.transposed:
+    scheme = group.scheme
+    if any(block.ndim == 3 for matrices in blocks.values() for block in matrices):
+        return {role: [[expert] for expert in matrices[0]] for role, matrices in blocks.items()}
+    if scheme is not None and scheme.transposed:
         blocks = {role: [block.mT for block in matrices] for role, matrices in blocks.items()}
-    if architecture is not None and architecture.fused != "no" and "QKV" in blocks:
+    if scheme is not None and scheme.gated and "Q" in blocks:
+        blocks["Q"] = [_without_gates(group, block) for block in blocks["Q"]]
+    if scheme is not None and scheme.fused != "no" and "QKV" in blocks:
         (fused,) = blocks["QKV"]
-        query, key, value = split_qkv(architecture, config, fused)
-        return {"Q": [query], "K": [key], "V": [value], "QKV": [fused]}
+        query, key, value = split_qkv(group, fused)
+        return {"Q": [[query]], "K": [[key]], "V": [[value]], "QKV": [[fused]]}
     if {"Q", "K", "V"} <= set(blocks):
         blocks["QKV"] = [block for role in "QKV" for block in blocks[role]]
     for role, matrices in blocks.items():
         if len({block.shape[1] for block in matrices}) > 1:
-            listed = ", ".join(name for names in parts.values() for name in names)
+            listed = ", ".join(name for names in group.parts.values() for name in names)
             raise UserError(
                 f"{listed}: the parts of {role} have inputs of different dimensions; the checkpoint is damaged,"
                 " fetch it again"
             )
-    return blocks
+    return {role: [matrices] for role, matrices in blocks.items()}
 
 
-def split_qkv(architecture: Architecture, config: dict[str, Any], fused: Tensor) -> list[Tensor]:
-    """Q, K and V, each (out, in), of a fused matrix (out_q + out_k + out_v, in).
-
-    The number of heads is read from the checkpoint's ``config.json``, except where Q, K and V are stacked.
+def _without_gates(group: Group, query: Tensor) -> Tensor:
+    """Rows of queries of a matrix that has the rows of each head's gate after those of its queries.
 
     Raises:
-        UserError: ``config`` has no number of heads, or numbers that do not divide the rows of ``fused``.
+        UserError: the number of heads is unknown, or does not divide the rows.
     """
-    if architecture.fused == "stacked":
+    heads = group.part.heads
+    if not heads or len(query) % (2 * heads):
+        raise UserError(
+            f"{group.layer}: {heads} heads do not divide the {len(query)} rows of Q and its gate; give the"
+            " config.json of these weights"
+        )
+    return query.unflatten(0, (heads, 2, -1))[:, 0].flatten(0, 1)
+
+
+def split_qkv(group: Group, fused: Tensor) -> list[Tensor]:
+    """Q, K and V, each (out, in), of a fused matrix (out_q + out_k + out_v, in).
+
+    The number of heads is that of the config, except where Q, K and V are stacked.
+
+    Raises:
+        UserError: the number of heads is unknown, or does not divide the rows of ``fused``.
+    """
+    scheme, heads = group.scheme, group.part.heads
+    if scheme is None or scheme.fused == "stacked":
         return list(fused.chunk(3))
-    heads = config.get("num_attention_heads")
     if heads is None:
-        raise UserError(f"{architecture.name}: config.json with num_attention_heads is needed to split QKV")
-    groups = config.get("num_key_value_heads") or heads
-    stated = f"{architecture.name}: config.json states {heads} heads and {groups} of keys and values"
-    if not _are_positive_integers(heads, groups):
-        raise UserError(f"{stated}; both must be whole numbers above 0 to split QKV")
-    parts = 3 * heads if architecture.fused == "interleaved" else heads + 2 * groups
+        raise UserError(f"{scheme.name}: config.json with num_attention_heads is needed to split QKV")
+    groups = group.part.key_value_heads or heads
+    parts = 3 * heads if scheme.fused == "interleaved" else heads + 2 * groups
     if len(fused) % parts:
         raise UserError(
-            f"{stated}, which does not divide the {len(fused)} rows of QKV; give the config.json of these weights"
+            f"{scheme.name}: config.json states {heads} heads and {groups} of keys and values, which does not"
+            f" divide the {len(fused)} rows of QKV; give the config.json of these weights"
         )
-    if architecture.fused == "interleaved":
+    if scheme.fused == "interleaved":
         by_head = fused.unflatten(0, (heads, 3, -1))  # (head, Q K V, head dimension, in)
         return [by_head[:, i].flatten(0, 1) for i in range(3)]
     rows_per_head = len(fused) // parts
     return list(fused.split([heads * rows_per_head, groups * rows_per_head, groups * rows_per_head]))
-
-
-def _are_positive_integers(*values: Any) -> bool:
-    return all(type(value) is int and value > 0 for value in values)
 
 
 def _in_wide_type(tensor: Tensor) -> Tensor:
@@ -180,30 +195,53 @@ def _dataset(
     job: ScanJob,
     checkpoint: Checkpoint,
     plan: Plan,
-    layers: list[str],
-    roles: Sequence[str],
-    measured: dict[tuple[str, str], dict[str, Any]],
+    measured: dict[tuple[str, int], dict[str, list[dict[str, Any]]]],
 ) -> xr.Dataset:
-    shape = (len(layers), len(roles))
+    roles = [role for role in (*ROLES, "matrix") if any(role in layer for layer in measured.values())]
+    if plan.has_roles:
+        roles = [*BASIC_ROLES, *(role for role in roles if role not in BASIC_ROLES)]
+    shape = (len(measured), len(roles))
     scalars = [*LONG_NAMES, *(["effective_rank"] if job.spectrum else [])]
-    variables = {name: (("layer", "role"), np.full(shape, np.nan)) for name in scalars}
+    variables: dict[str, Any] = {name: (("layer", "role"), np.full(shape, np.nan)) for name in scalars}
+    matrices = {
+        role: [values for layer in measured.values() for values in layer.get(role, [])] for role in roles
+    }
+    has_experts = any(len(values) > 1 for layer in measured.values() for values in layer.values())
+    if has_experts:
+        variables |= {name: (("layer", "role"), np.full(shape, np.nan)) for name in EXPERT_NAMES}
     if job.spectrum:
-        longest = max(len(values["singular_value"]) for values in measured.values())
-        variables["singular_value"] = (("layer", "role", "index"), np.full((*shape, longest), np.nan))  # type: ignore[assignment]
-    for (layer, role), values in measured.items():
-        position = layers.index(layer), roles.index(role)
-        for name, value in values.items():
-            if name == "singular_value":
-                variables[name][1][position][: len(value)] = value
-            else:
-                variables[name][1][position] = value
+        longest = max(len(values["singular_value"]) for entries in matrices.values() for values in entries)
+        variables["singular_value"] = (("layer", "role", "index"), np.full((*shape, longest), np.nan))
+    for row, layer in enumerate(measured.values()):
+        for role, entries in layer.items():
+            position = row, roles.index(role)
+            for name in scalars:
+                variables[name][1][position] = np.median([values[name] for values in entries])
+            if job.spectrum:
+                largest = max(entries, key=lambda values: float(values["stable_rank"]))["singular_value"]
+                variables["singular_value"][1][position][: len(largest)] = largest
+            if has_experts:
+                for name, (quantity, extreme) in EXPERT_NAMES.items():
+                    variables[name][1][position] = extreme([values[quantity] for values in entries])
+    numbered = {group.layer: (group.stack, group.number) for group in plan.groups}
+    names = {place: name for name, place in numbered.items()}
     dataset = xr.Dataset(
         variables,
-        coords={"layer": range(len(layers)), "role": list(roles), "layer_name": ("layer", layers)},
+        coords={
+            "layer": range(len(measured)),
+            "role": roles,
+            "layer_name": ("layer", [names[place] for place in measured]),
+            "stack": ("layer", [stack if plan.has_roles else "" for stack, _ in measured]),
+            "number": ("layer", [number if plan.has_roles else i for i, (_, number) in enumerate(measured)]),
+        },
         attrs={
-            "architecture": plan.architecture.name if plan.architecture else "unknown",
+            "architecture": plan.architecture,
             "model_config": json.dumps(checkpoint.config),
             "skipped": json.dumps(plan.skipped),
+            "skipped_share": plan.skipped_share,
         },
     )
-    return store.describe(dataset, LONG_NAMES | (SPECTRUM_NAMES if job.spectrum else {}))
+    long_names = LONG_NAMES | (SPECTRUM_NAMES if job.spectrum else {})
+    if has_experts:
+        long_names = long_names | {name: f"{name.replace('_', ' ')} over experts" for name in EXPERT_NAMES}
+    return store.describe(dataset, long_names)

@@ -2,13 +2,15 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
-from decaymerge.architectures import Architecture, recognise
+from decaymerge.architectures import Place, Scheme, places, title, verified_types
 from decaymerge.checkpoint import REOPEN_BYTES, Checkpoint
+from decaymerge.checkpoint.form import Form, Part
 from decaymerge.checkpoint.reader import TensorInfo
 from decaymerge.errors import UserError
 
@@ -21,23 +23,38 @@ LANCZOS_VECTORS = 300
 hundred."""
 
 
+Key = tuple[str, int, int, Scheme | None, str]
+"""Stack, layer, expert, scheme and part of matrices that are read together."""
+
+
 @dataclass(frozen=True)
 class Group:
-    """Matrices that are in memory at the same time: one matrix, or Q, K and V of one layer."""
+    """Matrices that are in memory together: one matrix, or Q, K and V of one layer, or those of one expert."""
 
-    layer: str
-    """Stack and index, as in ``encoder.layer.3``. If the architecture is unknown, the tensor's name."""
+    stack: str
+    """Beginning of the names of a stack of layers, as in ``encoder.layer``. Without roles, the tensor's name."""
+    number: int
+    """Number of the layer in its stack."""
     parts: dict[str, list[str]]
-    """Names of the tensors of each role, which are joined along the output axis. If the architecture is unknown,
-    the role is ``matrix``."""
+    """Names of the tensors of each role, which are joined along the output axis. Without roles, the role is
+    ``matrix``."""
+    scheme: Scheme | None = None
+    """How the matrices are stored; none without roles."""
+    part: Part = field(default_factory=Part)
+    """The part of the model, which knows the number of heads."""
+
+    @property
+    def layer(self) -> str:
+        """Stack and number, as in ``encoder.layer.3``."""
+        return self.stack if self.scheme is None else f"{self.stack}.{self.number}".lstrip(".")
 
 
 @dataclass
 class Plan:
     """The groups of matrices to read, in the order of layers, and the tensors that are left out."""
 
-    architecture: Architecture | None
-    """None if it is unknown."""
+    architecture: str
+    """Names of the schemes, or ``unknown``."""
     file_bytes: int
     """Bytes of all files of the checkpoint."""
     unmapped_bytes: int = 0
@@ -47,12 +64,19 @@ class Plan:
     groups: list[Group] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     """Reason for each tensor that is left out."""
+    skipped_share: float = 0.0
+    """Their share of all entries."""
     bytes_to_read: int = 0
     """Bytes of all matrices as stored."""
     memory_bytes: int = PROCESS_BYTES
     """Estimated peak of the resident memory, in bytes."""
     largest: str = ""
     """Layer and roles of the group that needs the most memory."""
+
+    @property
+    def has_roles(self) -> bool:
+        """Whether any matrix has a role."""
+        return any(group.scheme for group in self.groups)
 
     def check(self, max_memory: int | None) -> None:
         """Refuse a scan that needs more than ``max_memory`` bytes, before anything is read; none allows any size.
@@ -67,51 +91,121 @@ class Plan:
             )
 
 
-def make_plan(checkpoint: Checkpoint, *, spectrum: bool = False) -> Plan:
+def make_plan(checkpoint: Checkpoint, form: Form | None = None, *, spectrum: bool = False) -> Plan:
     """Give every tensor of the checkpoint a role, or a reason to leave it out.
 
     Args:
         checkpoint: The checkpoint, of which only headers are read.
+        form: Its form. Without one, and where the class is unknown, names decide.
         spectrum: Whether all singular values are computed, which takes more memory.
 
     Raises:
         UserError: the checkpoint has no matrix to scan.
     """
-    architecture = recognise({name: info.shape for name, info in checkpoint.tensors.items()})
+    form = form or Form(reason="no class was asked for")
+    found = places_of(checkpoint, form, verified=True)
+    by_name = {
+        name for name in checkpoint.tensors if form.class_name and not _is_verified(form, form.part_of(name))
+    }
     file_bytes = sum(file.stat().st_size for file in checkpoint.files)
-    plan = Plan(architecture, file_bytes, checkpoint.unmapped_bytes, spectrum)
-    layers: dict[tuple[str, int], dict[str, list[str]]] = {}
-    for name, info in sorted(checkpoint.tensors.items()):
-        place = architecture.role_of(name) if architecture else None
-        if len(info.shape) != 2:
+    plan = Plan(title(found.values()) or "unknown", file_bytes, checkpoint.unmapped_bytes, spectrum)
+    matrices: dict[str, Place | None] = {}
+    for name, info in checkpoint.tensors.items():
+        place = found.get(name)
+        packed = place is not None and place.role in ("E1", "E2") and len(info.shape) == 3
+        if len(info.shape) != 2 and not packed:
             plan.skipped[name] = f"not a matrix (shape {list(info.shape)})"
         elif info.dtype is None:
-            plan.skipped[name] = (
-                "not of floating-point numbers, or of 8 bits, which mean nothing without their scales"
-            )
+            plan.skipped[name] = "not of floating-point numbers"
         elif 0 in info.shape:
             plan.skipped[name] = f"empty (shape {list(info.shape)})"
-        elif architecture is None:
-            layers[name, 0] = {"matrix": [name]}
-        elif place is None:
-            plan.skipped[name] = f"no role in {architecture.name}"
+        elif place is not None or not found or name in by_name:
+            matrices[name] = place
         else:
-            stack, layer, role = place
-            layers.setdefault((stack, layer), {}).setdefault(role, []).append(name)
-    if not layers:
+            plan.skipped[name] = f"no role in {plan.architecture}"
+    if not matrices:
         raise UserError(
-            f"{checkpoint.files[0].parent} holds no matrix to scan, only {len(plan.skipped)} other tensors; give a"
-            " checkpoint with floating-point matrices"
+            f"{checkpoint.place} holds no matrix to scan, only {len(plan.skipped)} other tensors; give a checkpoint"
+            " with floating-point matrices"
         )
-    for (stack, layer), roles in sorted(layers.items(), key=lambda item: (_natural(item[0][0]), item[0][1])):
-        label = f"{stack}{layer}" if architecture else stack
+    for group in groups_of(checkpoint, form, matrices):
+        plan.groups.append(group)
+        names = [name for part in group.parts.values() for name in part]
+        _account(plan, group, [checkpoint.tensors[name] for name in names])
+    entries = {name: math.prod(info.shape) for name, info in checkpoint.tensors.items()}
+    plan.skipped_share = sum(entries[name] for name in plan.skipped) / max(1, sum(entries.values()))
+    return plan
+
+
+def places_of(checkpoint: Checkpoint, form: Form, *, verified: bool = False) -> dict[str, Place]:
+    """Places of the tensors that have one, part by part.
+
+    Args:
+        checkpoint: The checkpoint.
+        form: Its form.
+        verified: Whether a part of a known class has roles only if its type was verified.
+    """
+    parts: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, info in checkpoint.tensors.items():
+        parts.setdefault(form.part_of(name), {})[name] = info.shape
+    found: dict[str, Place] = {}
+    for part, shapes in parts.items():
+        if not verified or not form.class_name or _is_verified(form, part):
+            found |= places(shapes, form.parts[part].model_type if part in form.parts else "")
+    return found
+
+
+def _is_verified(form: Form, part: str) -> bool:
+    return part in form.parts and form.parts[part].model_type in verified_types()
+
+
+def groups_of(checkpoint: Checkpoint, form: Form, matrices: Mapping[str, Place | None]) -> list[Group]:
+    """Matrices by the groups in which they are read, in the order of layers.
+
+    Args:
+        checkpoint: The checkpoint.
+        form: Its form.
+        matrices: Names of the matrices, and their places; none for those without a role.
+    """
+    layers: dict[Key, dict[str, list[str]]] = {}
+    for name in sorted(matrices, key=_natural):
+        place = matrices[name]
+        part = form.part_of(name)
+        key: Key
+        if place is None:
+            layers[name, 0, -1, None, part] = {"matrix": [name]}
+        else:
+            key = (place.stack.rstrip("."), place.layer, place.expert, place.scheme, part)
+            layers.setdefault(key, {}).setdefault(place.role, []).append(name)
+    groups = []
+    for key in sorted(layers, key=lambda key: (_natural(key[0]), *key[1:3], str(key[3]))):
+        stack, number, _, scheme, part = key
+        roles = layers[key]
         attention = {role: names for role, names in roles.items() if role in ("Q", "K", "V", "QKV")}
         others = [{role: names} for role, names in roles.items() if role not in attention]
-        for parts in [attention, *others] if attention else others:
-            group = Group(label, parts)
-            plan.groups.append(group)
-            _account(plan, group, [checkpoint.tensors[name] for names in parts.values() for name in names])
-    return plan
+        config = form.parts.get(part) or _part_of(checkpoint.config, scheme)
+        groups += [
+            Group(stack, number, parts, scheme, config)
+            for parts in ([attention, *others] if attention else others)
+        ]
+    return groups
+
+
+def _part_of(config: Mapping[str, Any], scheme: Scheme | None) -> Part:
+    """Numbers of heads as a config states them, where no class is known and the scheme needs them.
+
+    Raises:
+        UserError: a number of heads is no whole number above 0.
+    """
+    if scheme is None or (scheme.fused in ("no", "stacked") and not scheme.gated):
+        return Part()
+    numbers = [config.get(key) for key in ("num_attention_heads", "num_key_value_heads")]
+    for number in numbers:
+        if number is not None and (type(number) is not int or number < 1):
+            raise UserError(
+                f"config.json states {number!r} heads; it must be a whole number above 0 to split QKV"
+            )
+    return Part(heads=numbers[0], key_value_heads=numbers[1])
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -123,7 +217,7 @@ def _account(plan: Plan, group: Group, tensors: Sequence[TensorInfo]) -> None:
     """Add a group's bytes to the plan, and remember the group that needs the most memory."""
     stored = sum(tensor.nbytes for tensor in tensors)
     converted = sum(4 * math.prod(tensor.shape) for tensor in tensors if tensor.dtype not in WIDE_TYPES)
-    reordered = stored if plan.architecture and plan.architecture.fused == "interleaved" else 0
+    reordered = stored if group.scheme and (group.scheme.fused == "interleaved" or group.scheme.gated) else 0
     vectors = LANCZOS_VECTORS * 4 * max(min(tensor.shape) for tensor in tensors)
     mapped = min(REOPEN_BYTES, plan.file_bytes)
     entries = sum(math.prod(tensor.shape) for tensor in tensors)

@@ -14,10 +14,10 @@ LISTED_NAMES = 4
 
 def plan_table(checkpoint: Checkpoint, plan: Plan) -> str:
     """Lines with architecture, bytes and memory, the shapes of each role, and the tensors left out, by reason."""
-    kind = plan.architecture.name if plan.architecture else "unknown; every matrix is scanned by its name"
+    kind = plan.architecture if plan.has_roles else "unknown; every matrix is scanned by its name"
     matrices = sum(len(names) for group in plan.groups for names in group.parts.values())
     lines = [
-        f"architecture: {kind}",
+        f"names of: {kind}",
         f"to read: {matrices} matrices, {plan.bytes_to_read / 1e6:.1f} MB",
         f"memory: {plan.memory_bytes / 1e9:.2f} GB, for {plan.largest} and the program itself",
     ]
@@ -38,6 +38,8 @@ def plan_table(checkpoint: Checkpoint, plan: Plan) -> str:
     for reason, names in reasons.items():
         more = f" and {len(names) - LISTED_NAMES} more" if len(names) > LISTED_NAMES else ""
         lines.append(f"left out, {reason}: {', '.join(names[:LISTED_NAMES])}{more}")
+    if plan.skipped:
+        lines.append(f"left out: {plan.skipped_share:.1%} of all entries")
     return "\n".join(lines)
 
 
