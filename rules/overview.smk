@@ -6,7 +6,17 @@ rule overview:
         results=expand(rules.gather.output.summary, experiment=CONFIG.summarised)
         + expand(rules.check_claims.output.traces, experiment=CLAIMED)
         + expand(rules.scan_model.output, model=MODELS),
-        code=modules("figures", "hypotheses", "collapse", "statistics", "scan", "checkpoint", "architectures", "model_files", "store"),
+        code=modules(
+            "figures",
+            "hypotheses",
+            "collapse",
+            "statistics",
+            "scan",
+            "checkpoint",
+            "architectures",
+            "model_files",
+            "store",
+        ),
     output:
         report(
             "results/overview.html",

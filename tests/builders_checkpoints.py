@@ -1,10 +1,15 @@
 """Builders of tiny checkpoints for tests."""
 
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import xarray as xr
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
 
@@ -77,3 +82,43 @@ def matrices_of(checkpoint: Checkpoint) -> dict[tuple[str, str], Tensor]:
         for role, (blocks, *_) in matrices_by_role(group, tensors).items():
             matrices[group.layer, role] = torch.cat(list(blocks))
     return matrices
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Digest of every file below a folder."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def config_with(folder: Path, **changes: Any) -> None:
+    """Change keys of a config."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit(folder: Path, change: Callable[[dict[str, Tensor]], Any], name: str = "model.safetensors") -> None:
+    """Change the tensors of a file."""
+    tensors = load_file(folder / name)
+    change(tensors)
+    save_file(tensors, folder / name, metadata={"format": "pt"})
+
+
+def as_bin(folder: Path, content: Callable[[dict[str, Tensor]], Any] = dict) -> None:
+    """Turn safetensors into a file of PyTorch with this content."""
+    torch.save(content(load_file(folder / "model.safetensors")), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def sharded(folder: Path) -> None:
+    """A random BERT in shards takes the place of a checkpoint."""
+    shutil.rmtree(folder)
+    bert(folder, 0, shard="8kB")
+
+
+def lora(folder: Path) -> dict[str, Tensor]:
+    """Tensors of an adapter of PEFT."""
+    return {
+        f"base_model.model.encoder.layer.{layer}.attention.self.query.lora_{side}.weight": torch.randn(shape)
+        for layer in range(2)
+        for side, shape in (("A", (4, 16)), ("B", (16, 4)))
+    }

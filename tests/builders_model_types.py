@@ -341,18 +341,18 @@ def _fault_of_mlps(model: Any, found: dict[str, Place]) -> str:
     for name, place in found.items():
         if place.role in ("M1", "M2"):
             layers.setdefault((place.stack, place.layer), {}).setdefault(place.role, []).append(name)
-    for place, roles in layers.items():
+    for layer, roles in layers.items():
         if set(roles) != {"M1", "M2"} or len(roles["M2"]) != 1:
-            return f"{place}: M1 or M2 is missing"
+            return f"{layer}: M1 or M2 is missing"
         inputs, output = _cut_between(model, roles["M1"], roles["M2"][0])
         behind = matrices_behind(output, model)
         # Some units of M1 are not active on any input.
         if set(behind) != {*roles["M1"], *roles["M2"]} or any(
             rows.float().mean() < 0.3 for rows in behind.values()
         ):
-            return f"{place}: the MLP uses {sorted(behind)}"
+            return f"{layer}: the MLP uses {sorted(behind)}"
         if any(not torch.equal(states, inputs[0]) for states in inputs):
-            return f"{place}: the parts of M1 have different inputs"
+            return f"{layer}: the parts of M1 have different inputs"
     return ""
 
 

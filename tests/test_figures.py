@@ -60,9 +60,7 @@ def test_test_data_are_drawn_where_they_were_given(results: Path) -> None:
     assert set(labels) < set(labels_of(drawn(experiment_job(), [summary])))
     moved = summary.assign(test_loss=summary.test_loss + 100)
     upper = max(
-        line.get_ydata().max()
-        for line in drawn(experiment_job(), [moved]).axes[2].get_lines()
-        if len(line.get_ydata())
+        np.max(line.get_ydata(), initial=0.0) for line in drawn(experiment_job(), [moved]).axes[2].get_lines()
     )
     assert upper > 100 > float(summary.test_loss.max())
     without = summary.assign(test_loss=np.nan * summary.test_loss)

@@ -1,0 +1,222 @@
+"""Checkpoints that are refused, by scans and by merges, in one line: incomplete ones, adapters, quantised ones."""
+
+# mypy: disable-error-code="func-returns-value"
+# Tables of small changes: a tuple does one after the other.
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from builders_checkpoints import QUERY, as_bin, bert, config_with, digests, edit, lora, sharded
+from commands import decaymerge
+
+
+def without_last_shard(folder: Path, *, index: bool = True) -> None:
+    sharded(folder)
+    sorted(folder.glob("model-*"))[-1].unlink()
+    if not index:
+        (folder / "model.safetensors.index.json").unlink()
+
+
+def only_adapter(folder: Path, name: str = "adapter_model.safetensors") -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    save_file(lora(folder), folder / name)
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "base_model_name_or_path": "org/base", "r": 4})
+    )
+
+
+def quantised(folder: Path, names: dict[str, str], **config: Any) -> None:
+    """The query's weight is replaced by integers under other names."""
+    replaced = {
+        QUERY.replace("weight", new): torch.ones(2, 2, dtype=getattr(torch, kind))
+        for new, kind in names.items()
+    }
+    edit(folder, lambda tensors: (tensors.pop(QUERY), tensors.update(replaced)))
+    if config:
+        config_with(folder, quantization_config=config)
+
+
+REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
+    # Completeness
+    "one shard of many, with an index": (without_last_shard, "is missing"),
+    "one shard of many, without an index": (lambda f: without_last_shard(f, index=False), "is missing"),
+    "an index without any shard": (
+        lambda f: (sharded(f), [path.unlink() for path in f.glob("model-*")]),
+        "and none is there",
+    ),
+    "an index that names tensors which no shard holds": (
+        lambda f: (
+            sharded(f),
+            edit_index(f, lambda index: index["weight_map"].update({"x.weight": first_shard(f)})),
+        ),
+        "the index names 1 tensors that no file holds: x.weight",
+    ),
+    "one matrix is missing": (
+        lambda f: edit(f, lambda tensors: tensors.pop(QUERY)),
+        "1 tensors of BertModel are missing",
+    ),
+    "a layer more in the config": (
+        lambda f: config_with(f, num_hidden_layers=3),
+        "16 tensors of BertModel are missing",
+    ),
+    "a thousand million layers": (
+        lambda f: config_with(f, num_hidden_layers=10**9),
+        "num_hidden_layers is 1000000000",
+    ),
+    "another width in the config": (
+        lambda f: config_with(f, intermediate_size=64),
+        "6 tensors have another shape",
+    ),
+    "the embeddings are missing": (
+        lambda f: edit(f, lambda tensors: tensors.pop("embeddings.word_embeddings.weight")),
+        "1 tensors of BertModel are missing",
+    ),
+    "a head that the class has is missing": (
+        lambda f: config_with(f, architectures=["BertForSequenceClassification"]),
+        "2 tensors of BertForSequenceClassification are missing",
+    ),
+    "tensors beside a nested state_dict": (
+        lambda f: as_bin(
+            f, lambda tensors: {"state_dict": dict(list(tensors.items())[1:]), "x": torch.ones(2, 2)}
+        ),
+        "holds tensors beside 'state_dict'",
+    ),
+    "half of a .bin in shards": (
+        lambda f: (
+            torch.save(load_file(f / "model.safetensors"), f / "pytorch_model-00001-of-00002.bin"),
+            (f / "model.safetensors").unlink(),
+        ),
+        "pytorch_model-00002-of-00002.bin is missing",
+    ),
+    # Files
+    "two weights with other names": (
+        lambda f: (
+            shutil.copy(f / "model.safetensors", f / "a.safetensors"),
+            (f / "model.safetensors").rename(f / "b.safetensors"),
+        ),
+        "a.safetensors, b.safetensors, of which transformers reads none",
+    ),
+    "weights of another format alone": (
+        lambda f: (f / "model.safetensors").rename(f / "tf_model.h5"),
+        "holds no *.safetensors",
+    ),
+    "a trainer's state alone": (
+        lambda f: (f / "model.safetensors").rename(f / "optimizer.pt"),
+        "holds no *.safetensors",
+    ),
+    # Adapters
+    "a LoRA": (only_adapter, "is an adapter (LORA, for org/base)"),
+    "a LoRA in a .bin": (
+        lambda f: (
+            only_adapter(f),
+            torch.save(lora(f), f / "adapter_model.bin"),
+            (f / "adapter_model.safetensors").unlink(),
+        ),
+        "is an adapter (LORA, for org/base)",
+    ),
+    "a LoRA under the name of a model": (
+        lambda f: only_adapter(f, "model.safetensors"),
+        "is an adapter (LORA, for org/base)",
+    ),
+    "a model with a LoRA that was not merged": (
+        lambda f: edit(f, lambda tensors: tensors.update(lora(f))),
+        "is an adapter (of PEFT) and no model, as base_model",
+    ),
+    "an IA3": (
+        lambda f: (
+            only_adapter(f),
+            save_file({"x.ia3_l": torch.ones(4, 1)}, f / "adapter_model.safetensors"),
+        ),
+        "is an adapter",
+    ),
+    # Quantised
+    "GPTQ": (
+        lambda f: quantised(
+            f, {"qweight": "int32", "qzeros": "int32", "scales": "float16"}, quant_method="gptq"
+        ),
+        "is quantised (GPTQ or AWQ)",
+    ),
+    "GPTQ without its config": (
+        lambda f: quantised(f, {"qweight": "int32", "scales": "float16"}),
+        "is quantised (GPTQ or AWQ)",
+    ),
+    "AWQ": (
+        lambda f: quantised(
+            f, {"qweight": "int32", "qzeros": "int32", "scales": "float16"}, quant_method="awq"
+        ),
+        "is quantised (GPTQ or AWQ)",
+    ),
+    "bitsandbytes, 8 bits": (
+        lambda f: quantised(f, {"weight": "int8", "SCB": "float32"}, load_in_8bit=True),
+        "is quantised (bitsandbytes)",
+    ),
+    "bitsandbytes, 4 bits": (
+        lambda f: quantised(f, {"weight": "uint8", "weight.absmax": "float32"}, load_in_4bit=True),
+        "is quantised (bitsandbytes)",
+    ),
+    "compressed-tensors": (
+        lambda f: quantised(f, {"weight_packed": "int32"}, quant_method="compressed-tensors"),
+        "is quantised (compressed-tensors)",
+    ),
+    "a method that only the config names": (
+        lambda f: config_with(f, quantization_config={"quant_method": "eetq"}),
+        "is quantised (eetq)",
+    ),
+    "fp8 without its scale": (
+        lambda f: edit(f, lambda tensors: tensors.update({QUERY: tensors[QUERY].to(torch.float8_e4m3fn)})),
+        "has 8 bits, which mean nothing without their scale",
+    ),
+    "fp8 without its scale in a .bin": (
+        lambda f: as_bin(f, lambda tensors: tensors | {QUERY: tensors[QUERY].to(torch.float8_e4m3fn)}),
+        "has 8 bits, which mean nothing without their scale",
+    ),
+}
+
+
+def first_shard(folder: Path) -> str:
+    return sorted(folder.glob("model-*"))[0].name
+
+
+def edit_index(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    path = folder / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    change(index)
+    path.write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_refused_by_scan_and_merge(kind: str, tmp_path: Path) -> None:
+    break_it, expected = REFUSED[kind]
+    for name in "ab":
+        bert(tmp_path / name, ord(name))
+    break_it(tmp_path / "b")
+    before = digests(tmp_path)
+    commands: list[tuple[object, ...]] = [
+        ("scan", f"path:{tmp_path}/b"),
+        ("merge-checkpoints", tmp_path / "a", tmp_path / "b", "--output", tmp_path / "out"),
+        ("merge-checkpoints", tmp_path / "b", tmp_path / "a", "--output", tmp_path / "out"),
+        (
+            "merge-checkpoints",
+            tmp_path / "a",
+            tmp_path / "b",
+            "--base",
+            tmp_path / "b",
+            "--output",
+            tmp_path / "out",
+        ),
+    ]
+    for command in commands:
+        answer = decaymerge(*command)
+        assert (
+            answer.returncode == 1 and answer.stderr.startswith("error: ") and answer.stderr.count("\n") == 1
+        )
+        assert expected in answer.stderr, answer.stderr
+    assert digests(tmp_path) == before

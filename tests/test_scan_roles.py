@@ -1,0 +1,81 @@
+"""Stacks, experts and gates of whole models, from the checkpoint to the scan."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+
+from builders_model_types import tiny
+from commands import decaymerge
+from decaymerge import store
+
+
+def scan_of(folder: Path, place: Path) -> Any:
+    answer = decaymerge("scan", f"path:{folder}", "--output", place / "scan.nc", "--plot", place / "scan.pdf")
+    assert answer.returncode == 0, answer.stderr
+    return store.read(place / "scan.nc"), answer.stdout
+
+
+def test_encoder_and_decoder_are_two_series(tmp_path: Path) -> None:
+    small: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "vocab_size": 30,
+    }
+    pair: Any = hf.EncoderDecoderModel(
+        encoder=hf.BertModel(hf.BertConfig(**small)),
+        decoder=hf.GPT2LMHeadModel(
+            hf.GPT2Config(n_embd=16, n_layer=3, n_head=2, vocab_size=30, add_cross_attention=True)
+        ),
+    )
+    pair.save_pretrained(tmp_path / "a")
+    scan, printed = scan_of(tmp_path / "a", tmp_path)
+    stacks = scan["stack"].values.tolist()
+    assert [stacks.count("encoder.encoder.layer"), stacks.count("decoder.transformer.h")] == [2, 3]
+    assert scan.frobenius_norm.sel(role=["Q", "K", "V", "O", "QKV", "M1", "M2"]).notnull().all()
+    key = pair.encoder.encoder.layer[1].attention.self.key.weight
+    measured = scan.frobenius_norm.sel(role="K").isel(layer=stacks.index("encoder.encoder.layer") + 1)
+    assert float(measured) == pytest.approx(float(key.detach().norm()), rel=1e-6)
+    assert "% of all entries" in printed
+
+
+def test_experts_are_shown_by_their_median_and_range(tmp_path: Path) -> None:
+    model = tiny("mixtral")
+    model.save_pretrained(tmp_path / "a")
+    scan, _ = scan_of(tmp_path / "a", tmp_path)
+    experts = model.model.layers[1].mlp.experts.down_proj.detach()  # (experts, out, in)
+    norms = torch.linalg.matrix_norm(experts)
+    layer = scan.isel(layer=1).sel(role="E2")
+    assert float(layer.frobenius_norm) == pytest.approx(float(norms.quantile(0.5)), rel=1e-5)
+    assert float(layer.smallest_frobenius_norm) == pytest.approx(float(norms.min()), rel=1e-5)
+    assert float(layer.largest_frobenius_norm) == pytest.approx(float(norms.max()), rel=1e-5)
+
+
+def test_packed_experts_are_taken_apart(tmp_path: Path) -> None:
+    model = tiny("granitemoe")
+    model.save_pretrained(tmp_path / "a")
+    scan, _ = scan_of(tmp_path / "a", tmp_path)
+    norms = torch.linalg.matrix_norm(model.model.layers[0].block_sparse_moe.experts.gate_up_proj.detach())
+    assert float(scan.largest_frobenius_norm.sel(role="E1")[0]) == pytest.approx(float(norms.max()), rel=1e-5)
+
+
+def test_the_gate_is_no_part_of_the_query(tmp_path: Path) -> None:
+    model = tiny("qwen3_next")
+    model.save_pretrained(tmp_path / "a")
+    scan, _ = scan_of(tmp_path / "a", tmp_path)
+    attention = model.model.layers[3].self_attn
+    heads = attention.q_proj.weight.detach().unflatten(0, (model.config.num_attention_heads, 2, -1))
+    measured = scan.frobenius_norm.sel(role="Q").dropna("layer")
+    assert float(measured[-1]) == pytest.approx(float(heads[:, 0].norm()), rel=1e-6)
+
+
+def test_a_type_that_is_not_verified_is_scanned_by_name(tmp_path: Path) -> None:
+    model = tiny("deepseek_v3")
+    model.save_pretrained(tmp_path / "a")
+    scan, printed = scan_of(tmp_path / "a", tmp_path)
+    assert scan.role.values.tolist() == ["matrix"]
+    assert "unknown; every matrix is scanned by its name" in printed
