@@ -49,8 +49,8 @@ def test_a_number_that_leaves_its_interval_is_noticed(tmp_path: Path) -> None:
     ).inside.all()  # a number is missing
 
 
-def rows_of(name: str) -> pd.DataFrame:
-    return store.read_table(run_numbers.NUMBERS / "default" / f"{name}.csv")
+def rows_of(name: str, run: str = "default") -> pd.DataFrame:
+    return store.read_table(run_numbers.NUMBERS / run / f"{name}.csv")
 
 
 def test_what_the_results_page_says_of_the_hypotheses() -> None:
@@ -62,8 +62,8 @@ def test_what_the_results_page_says_of_the_hypotheses() -> None:
     assert set(images["decay_closes_the_gap"]) == {"undecided"}
 
 
-def linear_labels(quantity: str, weight_decay: float) -> pd.Series:
-    table = rows_of("labels_linear")
+def linear_labels(quantity: str, weight_decay: float, run: str = "default") -> pd.Series:
+    table = rows_of("labels_linear", run)
     return table[(table.quantity == quantity) & (table.weight_decay == weight_decay)].iloc[0]
 
 
@@ -78,6 +78,35 @@ def test_what_the_results_page_says_of_figure_2() -> None:
     assert [layer.rises for layer in layers] == [0, 10], "the ratio rises in layer 1 and falls in layer 2"
     last = linear_labels("inverse_norm_ratio", 3e-2)
     assert last.collapsed > 5 and last["mean"] > 0.99
+
+
+def test_what_the_results_page_says_of_errors_at_the_largest_weight_decay() -> None:
+    assert linear_labels("error", 3e-2)["mean"] == pytest.approx(0.093, abs=5e-4)
+    assert linear_labels("error", 3e-2, "paper")["mean"] == pytest.approx(0.49, abs=5e-3)
+
+
+def test_what_the_results_page_says_of_the_papers_scale() -> None:
+    for name, last_rise in {"labels_linear": 3e-4, "labels_quadratic": 1e-3}.items():
+        table = rows_of(name, "paper")
+        ratio = table[table.quantity == "inverse_norm_ratio"].set_index("weight_decay")
+        rises = ratio.loc[[decay for decay in ratio.index if 0 < decay <= last_rise]]
+        falls = ratio.loc[[decay for decay in ratio.index if last_rise < decay < 3e-2 and ratio.n[decay] > 2]]
+        assert (rises.change_low > 0).all() and (falls.change_high < 0).all() and len(falls)
+    verdicts = rows_of("hypotheses", "paper").set_index(["hypothesis", "experiment"]).outcome
+    assert set(verdicts["decay_closes_the_gap", "fashion_mnist"]) == {"holds"}
+    assert set(verdicts["sums_solve_independent_tasks", "fashion_mnist"]) == {"undecided"}
+    assert set(verdicts.drop(index=("sums_solve_independent_tasks", "fashion_mnist"))) == {"holds"}
+    images = rows_of("fashion_mnist", "paper")
+    of_sum = images[images.model == "sum"].set_index(["quantity", "weight_decay"])["mean"]
+    assert of_sum["loss"].idxmin() == 1e-3 and of_sum["test_loss"].idxmin() == 1e-2
+    sweep = rows_of("weight_decay", "paper")
+    errors = sweep[(sweep.quantity == "error") & (sweep.model == "sum")].set_index("weight_decay")["mean"]
+    assert (errors[[3e-4, 1e-3, 3e-3, 1e-2]] < 1e-3).all()
+    gaps = [
+        table[(table.quantity == "gap") & (table.model == "sum") & (table.weight_decay == 0)]["mean"].item()
+        for table in (rows_of("weight_decay"), sweep)
+    ]
+    assert gaps[1] > gaps[0]
 
 
 def test_what_the_results_page_says_of_the_claims() -> None:
