@@ -53,7 +53,7 @@ class Hub(BaseHTTPRequestHandler):
             body = json.dumps({"id": "org/tiny", "sha": COMMIT, "siblings": siblings}).encode()
             self._answer(body, {"Content-Type": "application/json"})
         elif (
-            path.startswith(f"/org/tiny/resolve/{COMMIT}/") and (name := path.rsplit("/", 1)[1]) in self.files
+            path.startswith(f"/org/tiny/resolve/{COMMIT}/") and (name := path.split("/", 5)[5]) in self.files
         ):
             if self.silent_files:
                 time.sleep(60)
@@ -112,6 +112,47 @@ def test_hub(hub: Any, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("models/.*"))
     hub[0].files.clear()  # it is in the cache
     assert fetch("hub:org/tiny@main", tmp_path).stdout == answer.stdout
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_hub_gives_what_a_folder_would_be_read_for(hub: Any, tmp_path: Path) -> None:
+    """Mistral's second set of weights and other formats stay there; parts, processors and tokenizers come along."""
+    wanted = [
+        "modules.json",
+        "1_Pooling/config.json",
+        "2_Dense/model.safetensors",
+        "source.spm",
+        "chat_template.jinja",
+    ]
+    others = [
+        "consolidated.safetensors",
+        "onnx/model.onnx",
+        "original/consolidated.00.pth",
+        "tf_model.h5",
+        "../x.json",
+    ]
+    hub[0].files |= dict.fromkeys([*wanted, *others], b"{}")
+    answer = fetch("hub:org/tiny@main", tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    folder = Path(answer.stdout.strip())
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert names == {*wanted, "config.json", "manifest.json", "model.safetensors"}
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_hub_with_shards(hub: Any, tmp_path: Path) -> None:
+    """The index says which files are shards of the model."""
+    weights = hub[0].files.pop("model.safetensors")
+    index = {"weight_map": {"a": "model-00001-of-00001.safetensors"}}
+    hub[0].files |= {
+        "model.safetensors.index.json": json.dumps(index).encode(),
+        "model-00001-of-00001.safetensors": weights,
+        "other.safetensors": b"not wanted",
+    }
+    answer = fetch("hub:org/tiny@main", tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    names = {path.name for path in Path(answer.stdout.strip()).glob("*.safetensors")}
+    assert names == {"model-00001-of-00001.safetensors"}
 
 
 @pytest.mark.usefixtures("endpoint")
