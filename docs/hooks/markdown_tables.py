@@ -20,7 +20,8 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def with_interval(row: pd.Series, name: str = "mean", factor: float = 1.0) -> str:
     """A mean and half the width of its interval, which has two digits; the mean alone where all seeds agree.
 
-    Two seeds have an interval that says nothing: their number is given in its place.
+    Two seeds have an interval that says nothing: their number is given in its place. A rate of 0 has an upper
+    limit.
     """
     low, high, n = (f"{name}_{part}".removeprefix("mean_") for part in ("low", "high", "n"))
     mean, half = factor * row[name], factor * (row[high] - row[low]) / 2
@@ -28,6 +29,8 @@ def with_interval(row: pd.Series, name: str = "mean", factor: float = 1.0) -> st
         return ""
     if row.get(n, 3) < 3:
         return f"{mean:.2g} ({row[n]:g} seeds)"
+    if mean == 0 and factor * row[low] == 0 and half > 0:
+        return f"0 (< {factor * row[high]:.1g})"
     if not half > 1e-9 * abs(mean):
         return f"{mean:.3g}"
     decimals = max(0, 1 - int(np.floor(np.log10(half))))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from decaymerge import claims, store
 from decaymerge.collapse import without_collapsed
@@ -45,9 +46,8 @@ def collect(results: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(results.glob("*/table.csv")):
         table = store.read_table(path)
-        store.write_table(
-            table[table.task == "mean"].drop(columns="task"), folder / f"{path.parent.name}.csv"
-        )
+        means = table[table.task == "mean"].drop(columns="task")
+        store.write_table(_by_rule_of_three(means, path.parent), folder / f"{path.parent.name}.csv")
     for path in results.glob("hypotheses.csv"):
         store.write_table(store.read_table(path), folder / path.name)
     for path in results.glob("claims.json"):
@@ -72,6 +72,28 @@ def collect(results: Path, folder: Path) -> None:
         "processor_seconds": seconds["cpu_time"],
     }
     (folder / "run.json").write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n")
+
+
+def _by_rule_of_three(table: pd.DataFrame, experiment: Path) -> pd.DataFrame:
+    """A table in which errors that are 0 (or 1, or that do not change) in all seeds have an interval: up to 3/N.
+
+    With N samples in all, of all tasks and seeds, a rate above 3/N shows itself with a probability of 95%.
+    """
+    tasks = sorted(experiment.glob("tasks/*"))
+    with xr.open_dataset(sorted(tasks[0].glob("*.nc"))[0]) as data:
+        samples = {"error": data.sizes["sample"], "margin_error": data.sizes["sample"]}
+        samples["test_error"] = data.sizes.get("test_sample", 0)
+    table = table.copy()
+    for mean, low, high, n in (
+        ("mean", "low", "high", "n"),
+        ("change", "change_low", "change_high", "change_n"),
+    ):
+        count = table.quantity.map(samples) * table[n] * len(tasks)
+        alike = (table[low] == table[high]) & (count > 0)
+        least = 0.0 if mean == "mean" else -1.0
+        table.loc[alike, low] = (table[mean] - 3 / count).clip(lower=least)[alike]
+        table.loc[alike, high] = (table[mean] + 3 / count).clip(upper=1.0)[alike]
+    return table
 
 
 def _interference(path: Path) -> pd.DataFrame | None:
