@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 import markdown_tables
 import page_tables
@@ -26,9 +28,13 @@ def test_intervals_have_two_digits() -> None:
 
 
 def write_run(results: Path, mean: float, outcome: str) -> None:
-    """A run with one number and one verdict."""
+    """A run with one number, one verdict, and data of 100 samples of one task."""
+    place = results / "x/tasks/a/seeds=0-9.nc"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    xr.Dataset({"labels": (("seed", "sample"), np.ones((10, 100)))}).to_netcdf(place)
     row = {"quantity": "loss", "merge_set": "a+b", "weight_decay": 1e-3, "model": "own", "task": "mean"}
     numbers = {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "n": 10, "collapsed": 0}
+    numbers |= {"change": 0.1, "change_low": 0.0, "change_high": 0.2, "change_n": 10}
     store.write_table(pd.DataFrame([row | numbers]), results / "x/table.csv")
     effect = {"hypothesis": "h", "experiment": "x", "samples": "test", "mean": mean, "low": 0.0, "high": 9.0}
     store.write_table(
@@ -47,6 +53,16 @@ def test_a_number_that_leaves_its_interval_is_noticed(tmp_path: Path) -> None:
     assert not run_numbers.compare(
         tmp_path / "results", tmp_path / "kept"
     ).inside.all()  # a number is missing
+
+
+def test_an_error_of_zero_has_an_upper_limit(tmp_path: Path) -> None:
+    write_run(tmp_path / "results", 1.0, "holds")
+    table = store.read_table(tmp_path / "results/x/table.csv")
+    store.write_table(table.assign(quantity="error", mean=0, low=0, high=0), tmp_path / "results/x/table.csv")
+    run_numbers.collect(tmp_path / "results", tmp_path / "kept")
+    row = store.read_table(tmp_path / "kept/x.csv").iloc[0]
+    assert (row.low, row.high) == (0, 3 / (100 * 10))
+    assert markdown_tables.with_interval(row, factor=100) == "0 (< 0.3)"
 
 
 def rows_of(name: str, run: str = "default") -> pd.DataFrame:

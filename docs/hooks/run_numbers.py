@@ -83,7 +83,7 @@ def _by_rule_of_three(table: pd.DataFrame, experiment: Path) -> pd.DataFrame:
     with xr.open_dataset(sorted(tasks[0].glob("*.nc"))[0]) as data:
         samples = {"error": data.sizes["sample"], "margin_error": data.sizes["sample"]}
         samples["test_error"] = data.sizes.get("test_sample", 0)
-    table = table.copy()
+    table = table.astype(dict.fromkeys(table.columns.intersection(STATISTICS), float))
     for mean, low, high, n in (
         ("mean", "low", "high", "n"),
         ("change", "change_low", "change_high", "change_n"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
@@ -25,9 +26,14 @@ def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
     for column, (summary, experiment) in enumerate(zip(summaries, job.experiments, strict=True)):
         (task,) = experiment.named_tasks.values()
         own = summary.isel(merge_set=0, task=0)
+        ratio = (1 / own.norm_ratio).mean("layer")
         losses = with_test_data(own.loss, own.test_loss, ["own"])
         rows = [
-            (r"mean of $\|W\|_2\,/\,\|W\|_F$", (1 / own.norm_ratio).mean("layer"), (0.5, 1.0)),
+            (
+                r"mean of $\|W\|_2\,/\,\|W\|_F$",
+                ratio,
+                (float(np.floor(10 * ratio.isel(step=-1).min()) / 10), 1.0),
+            ),
             ("error", with_test_data(own.error, own.test_error, ["own"]), (0.0, 1.0)),
             (f"share of margins below {experiment.margin:g}", own.margin_error, (0.0, 1.0)),
             ("loss", losses, (0.0, float(losses.isel(step=-1).max()))),
@@ -36,7 +42,7 @@ def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
         for row, (label, values, (low, high)) in enumerate(rows):
             ax = axes[row * len(summaries) + column]
             against_weight_decay(ax, values, title, label)
-            ax.set(yscale="linear", ylim=(low - 0.02 * high, 1.05 * high))
+            ax.set(yscale="linear", ylim=(low - 0.02 * (high - low), high + 0.05 * (high - low)))
     label_panels(axes)
     legend_below(figure, axes)
     return figure
