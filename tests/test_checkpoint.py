@@ -73,7 +73,9 @@ def test_one_tensor_in_two_files(tmp_path: Path) -> None:
 )
 def test_index_that_is_none(index: Any, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(UserError, match="has no weight_map from tensors to files next to it"):
+    with pytest.raises(
+        UserError, match=r"has no weight_map from tensors to files next to it|holds a list, not a mapping"
+    ):
         Checkpoint(tmp_path)
 
 

@@ -4,6 +4,9 @@
 # Tables of small changes: a tuple does one after the other.
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,7 @@ READ: dict[str, Callable[[Path], Any]] = {
         as_bin(f),
         save_file(lora(f), f / "adapter_model.safetensors"),
     ),
+    "a stray adapter's config that is torn": lambda f: (f / "adapter_config.json").write_text("{"),
     "a stale index beside a single file": lambda f: (
         save_file({QUERY: torch.zeros(16, 16)}, f / "model-00001-of-00001.safetensors"),
         (f / "model.safetensors.index.json").write_text(
@@ -108,6 +112,24 @@ def test_partial_and_by_name_are_said(tmp_path: Path) -> None:
     (tmp_path / "a/config.json").unlink()
     answer = decaymerge("scan", f"path:{tmp_path}/a")
     assert "class: unknown, as there is no config.json; names decide, and nothing vouches" in answer.stdout
+
+
+def test_a_second_scan_does_not_import_transformers(tmp_path: Path) -> None:
+    """The answer of the class is kept, by config, names and shapes; another width asks again."""
+    script = (
+        "import sys; from pathlib import Path; from decaymerge.checkpoint import Checkpoint;"
+        "from decaymerge.checkpoint.form import judge; judge(Checkpoint(Path(sys.argv[1])));"
+        "print('transformers' in sys.modules)"
+    )
+    bert(tmp_path / "a", 0)
+    bert(tmp_path / "b", 1, intermediate_size=64)
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    imported = []
+    for name in ("a", "a", "b"):
+        command = [sys.executable, "-c", script, str(tmp_path / name)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        imported.append(done.stdout.strip())
+    assert imported == ["True", "False", "True"]
 
 
 def fp8(folder: Path, block: int = 8) -> Tensor:

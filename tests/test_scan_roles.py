@@ -79,3 +79,42 @@ def test_a_type_that_is_not_verified_is_scanned_by_name(tmp_path: Path) -> None:
     scan, printed = scan_of(tmp_path / "a", tmp_path)
     assert scan.role.values.tolist() == ["matrix"]
     assert "unknown; every matrix is scanned by its name" in printed
+
+
+def test_a_vision_tower_and_a_language_model_are_two_series(tmp_path: Path) -> None:
+    vision = hf.CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        image_size=16,
+        patch_size=8,
+    )
+    text = hf.LlamaConfig(
+        hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=2, vocab_size=30
+    )
+    model: Any = hf.LlavaForConditionalGeneration(hf.LlavaConfig(vision_config=vision, text_config=text))
+    model.save_pretrained(tmp_path / "a")
+    scan, _ = scan_of(tmp_path / "a", tmp_path)
+    stacks = scan["stack"].values.tolist()
+    (tower,) = {stack for stack in stacks if "vision" in stack}
+    (language,) = set(stacks) - {tower, ""}  # the projector between them is scanned by name
+    assert (stacks.count(tower), stacks.count(language)) == (3, 2)
+    layers = scan.isel(layer=scan["stack"].values != "")
+    assert layers.frobenius_norm.sel(role=["Q", "K", "V", "O", "QKV", "M1", "M2"]).notnull().all()
+    by_name = scan.isel(layer=scan["stack"].values == "").frobenius_norm.sel(role="matrix")
+    assert by_name.sizes["layer"] and by_name.notnull().all()
+    weight = model.model.language_model.layers[1].mlp.down_proj.weight.detach()
+    measured = scan.frobenius_norm.sel(role="M2").isel(layer=stacks.index(language) + 1)
+    assert float(measured) == pytest.approx(float(weight.norm()), rel=1e-6)
+
+
+def test_one_dense_layer_among_experts(tmp_path: Path) -> None:
+    model = tiny("glm4_moe")
+    model.save_pretrained(tmp_path / "a")
+    scan, _ = scan_of(tmp_path / "a", tmp_path)
+    first, others = scan.frobenius_norm.isel(layer=0), scan.frobenius_norm.isel(layer=slice(1, None))
+    assert first.sel(role=["M1", "M2"]).notnull().all() and first.sel(role=["E1", "E2"]).isnull().all()
+    assert others.sel(role=["M1", "M2"]).isnull().all() and others.sel(role=["E1", "E2"]).notnull().all()
+    weight = model.model.layers[0].mlp.down_proj.weight.detach()
+    assert float(first.sel(role="M2")) == pytest.approx(float(weight.norm()), rel=1e-6)

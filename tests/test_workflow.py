@@ -135,6 +135,11 @@ def test_scan_setting_rescans_only(finished: Workflow) -> None:
     assert_planned(finished, jobs, {"figure1", "figure1_tiny_bert"})
 
 
+def test_exceptions_of_a_model_reach_its_scan(finished: Workflow) -> None:
+    finished.config["scan"]["models"]["tiny_bert"] |= {"partial": True, "by_name": True}
+    assert " --partial --by-name " in finished.dry_run()
+
+
 def test_one_more_model_scans_it_alone(finished: Workflow, tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "tests/data/tiny_bert", tmp_path / "mine")
     finished.config["scan"]["models"]["mine"] = {"source": f"path:{tmp_path}/mine"}

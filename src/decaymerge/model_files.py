@@ -158,10 +158,10 @@ def is_tokenizer(path: str) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A mapping in a JSON file; empty if the file is missing or holds something else.
+    """The mapping in a JSON file; empty if the file is missing.
 
     Raises:
-        UserError: the file is not readable as JSON.
+        UserError: the file is not readable as JSON, or holds something else.
     """
     try:
         document = json.loads(path.read_text())
@@ -169,4 +169,8 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not readable as JSON ({error}); fetch the checkpoint again") from None
-    return document if isinstance(document, dict) else {}
+    if not isinstance(document, dict):
+        raise UserError(
+            f"{path} holds a {type(document).__name__}, not a mapping; fetch the checkpoint again"
+        )
+    return document

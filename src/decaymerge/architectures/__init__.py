@@ -233,7 +233,10 @@ def verified_types() -> frozenset[str]:
 
 
 def stacks_of(scan: xr.Dataset) -> dict[str, xr.Dataset]:
-    """The stacks of layers of a scan by name, such as an encoder and a decoder; matrices without roles are one."""
+    """The stacks of layers of a scan by name, such as an encoder and a decoder.
+
+    Matrices without roles are a stack without a name, and the last one.
+    """
     stacks = scan["stack"].values
-    names = dict.fromkeys(stacks.tolist())
+    names = sorted(dict.fromkeys(stacks.tolist()), key=lambda name: not name)
     return {name: scan.isel(layer=stacks == name).swap_dims(layer="number") for name in names}

@@ -57,7 +57,7 @@ class Checkpoint:
                         f"{name} is in {stored[name].file.name} and in {file.name}; give one of the files"
                     )
                 stored[name] = info
-        kinds.refuse_adapter(place, stored, read_json(self.folder / "adapter_config.json"))
+        kinds.refuse_adapter(place, stored, self.folder / "adapter_config.json")
         self.quantisation = kinds.quantisation(self.config, stored)
         kinds.refuse_quantised(place, self.quantisation)
         if lost := sorted(named - stored.keys()):
@@ -141,7 +141,7 @@ class Checkpoint:
     def _without_weights(self, names: Collection[str]) -> str:
         weights = sorted(filter(rule.is_weights, names))
         if any(map(rule.ADAPTER.fullmatch, weights)):
-            return kinds.of_adapter(self.place, read_json(self.place / "adapter_config.json"))
+            return kinds.of_adapter(self.place, self.place / "adapter_config.json")
         if weights:
             return f"{self.place} holds {listed(weights)}, of which transformers reads none; give one of the files"
         return f"{self.place} holds no *.safetensors, *.bin or *.pt file; give the folder of a checkpoint"

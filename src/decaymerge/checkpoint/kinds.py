@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from decaymerge.errors import UserError
+from decaymerge.model_files import read_json
 
 ADAPTER_TENSOR = re.compile(
     r"(^|\.)(lora_(A|B|embedding_A|embedding_B|magnitude_vector|E)|ia3_l|vera_lambda_[bd]|hada_w\d_[ab]|lokr_w\d(_[ab])?"
@@ -32,13 +33,13 @@ BLOCK = 128
 """Rows and columns that share a scale in fp8, where the config does not say how many."""
 
 
-def refuse_adapter(place: Path, tensors: Collection[str], adapter: Mapping[str, Any]) -> None:
+def refuse_adapter(place: Path, tensors: Collection[str], adapter: Path) -> None:
     """Refuse an adapter, which is a change to a base and no model.
 
     Args:
         place: Folder or file.
         tensors: Names of the tensors.
-        adapter: Its ``adapter_config.json``, or nothing.
+        adapter: Its ``adapter_config.json``, if there is one.
 
     Raises:
         UserError: the tensors are those of an adapter, alone or inside a model.
@@ -49,10 +50,15 @@ def refuse_adapter(place: Path, tensors: Collection[str], adapter: Mapping[str, 
     raise UserError(of_adapter(place, adapter, f", as {found} shows"))
 
 
-def of_adapter(place: Path, adapter: Mapping[str, Any], sign: str = "") -> str:
-    """Words for an adapter that is given as a model."""
-    base = adapter.get("base_model_name_or_path")
-    kind = adapter.get("peft_type") or "of PEFT"
+def of_adapter(place: Path, adapter: Path, sign: str = "") -> str:
+    """Words for an adapter that is given as a model.
+
+    Raises:
+        UserError: its ``adapter_config.json`` is not readable.
+    """
+    settings = read_json(adapter)
+    base = settings.get("base_model_name_or_path")
+    kind = settings.get("peft_type") or "of PEFT"
     return (
         f"{place} is an adapter ({kind}{f', for {base}' if base else ''}) and no model{sign}: merge it into its"
         " base with PEFT's merge_and_unload(), save that model, and give its folder"

@@ -78,6 +78,8 @@ class ScanClaim:
         """The verdict on a scan of the model ``name``: that of its worst stack."""
         measured: list[tuple[float, str]] = []
         stacks = stacks_of(scan)
+        if len(stacks) > 1:
+            stacks.pop("", None)  # matrices without roles, beside layers
         for stack, part in stacks.items():
             value, note = self.measure(part)
             measured.append((value, note + (f"; stack {stack}" if len(stacks) > 1 else "")))

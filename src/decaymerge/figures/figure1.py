@@ -22,7 +22,7 @@ def draw(job: FigureJob, scans: Sequence[xr.Dataset]) -> Figure:
     """
     columns = 2
     stacks = [
-        (name + (f": {stack}" if len(parts) > 1 else ""), part)
+        (name + (f": {stack or 'matrices by name'}" if len(parts) > 1 else ""), part)
         for name, scan in zip(job.names, scans, strict=True)
         for parts in [stacks_of(scan)]
         for stack, part in parts.items()

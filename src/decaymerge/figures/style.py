@@ -17,7 +17,7 @@ from decaymerge.provenance import made_by, provenance
 from decaymerge.workflow.jobs import FigureJob
 
 COLOURS = sns.color_palette("colorblind")
-MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "p"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">"]
 DASHES: list[tuple[float, ...]] = [(), (4, 1.5), (1, 1), (3, 1, 1, 1), (5, 1, 1, 1, 1, 1)]
 PANEL_INCHES = (2.7, 2.3)
 LEGEND_INCHES = 1.6

@@ -1,5 +1,6 @@
 """Stage ``scan``: measure norms and stable ranks of a transformer's matrices, in bounded memory."""
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -223,16 +224,17 @@ def _dataset(
             if has_experts:
                 for name, (quantity, extreme) in EXPERT_NAMES.items():
                     variables[name][1][position] = extreme([values[quantity] for values in entries])
-    numbered = {group.layer: (group.stack, group.number) for group in plan.groups}
-    names = {place: name for name, place in numbered.items()}
+    groups = {(group.stack, group.number): group for group in plan.groups}
+    layers = [groups[place] for place in measured]
+    order = itertools.count()
     dataset = xr.Dataset(
         variables,
         coords={
             "layer": range(len(measured)),
             "role": roles,
-            "layer_name": ("layer", [names[place] for place in measured]),
-            "stack": ("layer", [stack if plan.has_roles else "" for stack, _ in measured]),
-            "number": ("layer", [number if plan.has_roles else i for i, (_, number) in enumerate(measured)]),
+            "layer_name": ("layer", [group.layer for group in layers]),
+            "stack": ("layer", [group.stack if group.scheme else "" for group in layers]),
+            "number": ("layer", [group.number if group.scheme else next(order) for group in layers]),
         },
         attrs={
             "architecture": plan.architecture,
