@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers as hf
 
-from builders_checkpoints import bert, edit, gpt2
+from builders_checkpoints import bert, config_with, edit, gpt2
 from builders_model_types import tiny
 from commands import decaymerge
 
@@ -135,6 +135,12 @@ DIFFERENT: dict[str, tuple[str, Any, Any, str]] = {
         {},
         "rope_parameters",
     ),
+    "rotary scaling by its old name": (
+        "llama",
+        {"rope_scaling": {"rope_type": "linear", "factor": 2.0}},
+        {},
+        "rope_",
+    ),
     "another activation": ("llama", {"hidden_act": "relu"}, {}, "hidden_act is relu in a and silu in b"),
     "another epsilon than the default": ("llama", {"rms_norm_eps": 1e-3}, {}, "rms_norm_eps"),
     "another number of experts per token": ("mixtral", {"num_experts_per_tok": 1}, {}, "num_experts_per_tok"),
@@ -162,6 +168,31 @@ def test_configs_are_compared_whole(kind: str, tmp_path: Path) -> None:
     assert answer.returncode == 1 and f"config.json: {expected}" in answer.stderr, (
         answer.stderr + answer.stdout
     )
+
+
+@pytest.mark.parametrize(
+    "values", [(None, {"rope_type": "linear", "factor": 2.0}), ({"factor": 2}, {"factor": 3})]
+)
+def test_configs_are_compared_where_no_class_is_known(values: tuple[Any, Any], tmp_path: Path) -> None:
+    for seed, (name, value) in enumerate(zip("ab", values, strict=True)):
+        bert(tmp_path / name, seed)
+        config_with(tmp_path / name, model_type="mine", rope_scaling=value, only_here=name, **{name: 1})
+    command = (
+        "merge-checkpoints",
+        tmp_path / "a",
+        tmp_path / "b",
+        "--no-predict",
+        "--output",
+        tmp_path / "out",
+    )
+    answer = decaymerge(*command)
+    assert answer.returncode == 1 and "config.json: only_here is a in a and b in b" in answer.stderr
+    for name in "ab":
+        config_with(tmp_path / name, only_here=0)
+    answer = decaymerge(*command)
+    assert answer.returncode == 1 and "config.json: rope_scaling" in answer.stderr
+    config_with(tmp_path / "a", rope_scaling=values[1])
+    assert decaymerge(*command).returncode == 0, "a key that only one of them has does not count"
 
 
 def test_another_tokenizer_is_told(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,26 +55,25 @@ def compare_configs(
             f" networks of the same form can be merged: load the other as {expected} with transformers, and save it"
             " again"
         )
-    one, two = dict(_flat(reference)), dict(_flat(other))
-    for key in one.keys() | two.keys() if with_defaults else one.keys() & two.keys():
-        if any(MAY_DIFFER.fullmatch(part) for part in key.split(".")):
+    for key, value, other_value in _differences(reference, other, with_defaults):
+        raise UserError(
+            f"config.json: {key} is {_plain(value)} in {first} and {_plain(other_value)} in {name}; only networks"
+            " of the same form can be merged"
+        )
+
+
+def _differences(
+    one: Mapping[str, Any], two: Mapping[str, Any], with_defaults: bool, before: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Keys, with dots for nested ones, whose values differ and may not, and both values."""
+    for key in sorted(one.keys() | two.keys() if with_defaults else one.keys() & two.keys()):
+        values = one.get(key), two.get(key)
+        if MAY_DIFFER.fullmatch(key) or values[0] == values[1]:
             continue
-        if one.get(key) != two.get(key):
-            raise UserError(
-                f"config.json: {key} is {_plain(one.get(key))} in {first} and {_plain(two.get(key))} in {name};"
-                " only networks of the same form can be merged"
-            )
-
-
-def _flat(config: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
-    """Keys with dots, and values that are no mappings; an empty mapping is a value."""
-    pairs = []
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            pairs += _flat(value, f"{before}{key}.")
+        if isinstance(values[0], Mapping) and isinstance(values[1], Mapping):
+            yield from _differences(values[0], values[1], with_defaults, f"{before}{key}.")
         else:
-            pairs.append((f"{before}{key}", value))
-    return pairs
+            yield f"{before}{key}", *values
 
 
 def _plain(value: Any) -> str:
