@@ -170,13 +170,20 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: config_with(f, quantization_config={"quant_method": "eetq"}),
         "is quantised (eetq)",
     ),
+    "MXFP4 without its scales": (
+        lambda f: (
+            edit(f, lambda tensors: tensors.update({"x_blocks": torch.ones(2, 4, 1, 16, dtype=torch.uint8)})),
+            config_with(f, quantization_config={"quant_method": "mxfp4"}),
+        ),
+        "has few bits, which mean nothing without their scale",
+    ),
     "fp8 without its scale": (
         lambda f: edit(f, lambda tensors: tensors.update({QUERY: tensors[QUERY].to(torch.float8_e4m3fn)})),
-        "has 8 bits, which mean nothing without their scale",
+        "has few bits, which mean nothing without their scale",
     ),
     "fp8 without its scale in a .bin": (
         lambda f: as_bin(f, lambda tensors: tensors | {QUERY: tensors[QUERY].to(torch.float8_e4m3fn)}),
-        "has 8 bits, which mean nothing without their scale",
+        "has few bits, which mean nothing without their scale",
     ),
 }
 

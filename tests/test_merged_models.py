@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+from safetensors.torch import save_file
 
 from builders_checkpoints import bert, config_with, edit, gpt2
 from builders_model_types import tiny
 from commands import decaymerge
+from decaymerge.checkpoint import Checkpoint
+from decaymerge.checkpoint.form import judge
 
 
 def test_a_copy_of_a_tied_head_is_left_out(tmp_path: Path) -> None:
@@ -31,6 +34,27 @@ def test_a_copy_of_a_tied_head_is_left_out(tmp_path: Path) -> None:
     )
     assert answer.returncode == 0, answer.stderr
     assert_merged_in_memory(tmp_path, hf.GPT2LMHeadModel)
+
+
+def test_a_tied_head_may_be_the_only_copy(tmp_path: Path) -> None:
+    gpt2(tmp_path / "a", 0)
+    edit(
+        tmp_path / "a",
+        lambda tensors: tensors.update({"lm_head.weight": tensors.pop("transformer.wte.weight")}),
+    )
+    loaded: Any = hf.GPT2LMHeadModel.from_pretrained(tmp_path / "a", output_loading_info=True)
+    info = loaded[1]
+    checkpoint = Checkpoint(tmp_path / "a")
+    form = judge(checkpoint, partial=True)
+    assert bool(form.problems) == bool(info["missing_keys"]) and "lm_head.weight" in checkpoint.tensors
+
+
+def test_names_that_look_quantised_are_weights(tmp_path: Path) -> None:
+    """A model of one's own may have blocks and scales."""
+    tensors = {"x_blocks": torch.ones(2, 2), "x_scales": torch.ones(2), "y": torch.ones(2, 2)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    assert set(Checkpoint(tmp_path).tensors) == set(tensors)
 
 
 def assert_merged_in_memory(place: Path, model_class: Any) -> None:

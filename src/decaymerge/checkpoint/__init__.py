@@ -90,10 +90,9 @@ class Checkpoint:
         info = self.tensors[name]
         if info.scale is None:
             return self._tensor(info.file, name)
-        if info.scale.endswith("_scales"):
-            blocks = f"{info.scale.removesuffix('_scales')}_blocks"
-            return kinds.from_mxfp4(self._tensor(info.file, blocks), self._tensor(info.file, info.scale))
         scale = self._tensor(self._scale_files[info.scale], info.scale)
+        if info.scale == f"{name}_scales":
+            return kinds.from_mxfp4(self._tensor(info.file, f"{name}_blocks"), scale)
         return kinds.from_float8(self._tensor(info.file, name), scale, kinds.block_of(self.config))
 
     def _tensor(self, file: Path, name: str) -> Tensor:
@@ -110,7 +109,8 @@ class Checkpoint:
             UserError: there is no weights file, there are several that could be meant, or the index is damaged.
         """
         if self.place.is_file():
-            self._lacks(rule.missing_shards([self.place.name]))
+            if rule.missing_shards([self.place.name]):
+                self.problems.append(f"{self.place.name} is one of several shards; give their folder")
             return [self.place], set()
         names = {path.name for path in self.place.iterdir() if path.is_file()}
         choice = rule.choose(names, self.config)
@@ -150,26 +150,31 @@ class Checkpoint:
         """The tensors that the stored ones stand for: those of quantised weights without their scales.
 
         Raises:
-            UserError: weights of 8 bits have no scale.
+            UserError: weights of 4 or 8 bits have no scale.
         """
-        scales = {scale for name in stored if (scale := kinds.scale_of(name, stored))}
-        self._scale_files = {name: stored[name].file for name in scales}
+        packed = {
+            name: f"{name.removesuffix('_blocks')}_scales"
+            for name, info in stored.items()
+            if self.quantisation == "mxfp4" and name.endswith("_blocks") and len(info.shape) == 4
+        }
+        scales = {
+            name: f"{name}_scale_inv" for name, info in stored.items() if info.dtype in kinds.FLOAT8
+        } | packed
+        self._scale_files = {name: stored[name].file for name in scales.values() if name in stored}
         tensors = {}
         for name, info in stored.items():
-            scale = kinds.scale_of(name, stored)
-            if name in scales:
+            scale = scales.get(name)
+            if name in self._scale_files:
                 continue
-            if scale is not None and name.endswith("_blocks"):
+            if scale is not None and scale not in stored:
+                raise UserError(
+                    f"{name} of {self.place} has few bits, which mean nothing without their scale; give the"
+                    " checkpoint in 16 or 32 bits"
+                )
+            if name in packed:
                 experts, out, blocks, pairs = info.shape
                 shape = (experts, blocks * 2 * pairs, out)
                 tensors[name.removesuffix("_blocks")] = TensorInfo(shape, torch.float32, info.file, scale)
-            elif info.dtype in kinds.FLOAT8:
-                if scale is None:
-                    raise UserError(
-                        f"{name} of {self.place} has 8 bits, which mean nothing without their scale; give the"
-                        " checkpoint in 16 or 32 bits"
-                    )
-                tensors[name] = replace(info, dtype=torch.float32, scale=scale)
             else:
-                tensors[name] = info
+                tensors[name] = replace(info, dtype=torch.float32, scale=scale) if scale else info
         return tensors

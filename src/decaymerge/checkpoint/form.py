@@ -78,9 +78,10 @@ class Form(BaseModel):
             )
         if self.mismatched:
             name, (stored, expected) = next(iter(self.mismatched.items()))
+            share = sum(math.prod(shape) for _, shape in self.mismatched.values()) / max(1, self.parameters)
             lines.append(
-                f"{len(self.mismatched)} tensors have another shape than in {self.class_name}, such as {name} with"
-                f" {stored} for {expected}"
+                f"{len(self.mismatched)} tensors have another shape than in {self.class_name} ({share:.2%} of its"
+                f" parameters), such as {name} with {stored} for {expected}"
             )
         return lines
 
@@ -94,7 +95,8 @@ class Form(BaseModel):
         ]
         if self.unexpected:
             lines.append(
-                f"unexpected: {len(self.unexpected)} tensors that it does not have: {listed(self.unexpected)}"
+                f"unexpected: {len(self.unexpected)} tensors that it does not have"
+                f" ({self.unexpected_share:.2%} of what is stored): {listed(self.unexpected)}"
             )
         return lines
 
@@ -220,7 +222,11 @@ def _ask(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Form:
         unexpected=unexpected,
         unexpected_share=sum(entries[name] for name in unexpected) / max(1, sum(entries.values())),
         ignored=[name for name in unknown if name not in unexpected],
-        tied={name: tied[target] for name, target in names.items() if target in tied},
+        tied={
+            name: tied[target]
+            for name, target in names.items()
+            if target in tied and tied[target] in names.values()
+        },
         names={name: target for name, target in names.items() if target != name},
         parts={
             name: Part(

@@ -19,11 +19,7 @@ ADAPTER_TENSOR = re.compile(
 SIGNS = {
     "GPTQ or AWQ": re.compile(r".*\.(qweight|qzeros)"),
     "bitsandbytes": re.compile(r".*\.(SCB|absmax|quant_map|nested_absmax|quant_state\..+)"),
-    "compressed-tensors": re.compile(
-        r".*\.(weight_packed|weight_shape|weight_zero_point|weight_global_scale)"
-    ),
-    "HQQ": re.compile(r".*\.(W_q|channel_scale)"),
-    "AQLM": re.compile(r".*\.(codebooks|codes)"),
+    "compressed-tensors": re.compile(r".*\.(weight_packed|weight_global_scale)"),
 }
 """Names of the tensors that only a kind of quantised checkpoint has."""
 READ = ("fp8", "mxfp4")
@@ -82,10 +78,6 @@ def quantisation(config: Mapping[str, Any], tensors: Collection[str]) -> str | N
         return str(method or "unknown")
     if any(name.endswith("weight_scale_inv") for name in tensors):
         return "fp8"
-    if any(
-        name.endswith("_blocks") and f"{name.removesuffix('_blocks')}_scales" in tensors for name in tensors
-    ):
-        return "mxfp4"
     return None
 
 
@@ -100,13 +92,6 @@ def refuse_quantised(place: Path, kind: str | None) -> None:
             f"{place} is quantised ({kind}), and its integers are no weights: load it with transformers, call"
             " dequantize(), save it in 16 bits, and give that folder"
         )
-
-
-def scale_of(tensor: str, tensors: Collection[str]) -> str | None:
-    """Name of the scale of a tensor in fp8, or of the scales of blocks in MXFP4, or none."""
-    packed = tensor.endswith("_blocks")
-    name = f"{tensor.removesuffix('_blocks')}_scales" if packed else f"{tensor}_scale_inv"
-    return name if name in tensors else None
 
 
 def from_float8(stored: Tensor, scale: Tensor, block: tuple[int, int]) -> Tensor:
