@@ -175,6 +175,7 @@ def test_mxfp4_is_read_as_its_numbers(tmp_path: Path) -> None:
     }
     sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 64}
     hf.GptOssForCausalLM(hf.GptOssConfig(**sizes)).save_pretrained(tmp_path)
+    config_with(tmp_path, quantization_config={"quant_method": "mxfp4"})
     name = next(name for name in Checkpoint(tmp_path).tensors if name.endswith("experts.down_proj"))
     experts, into, out = Checkpoint(tmp_path).tensors[name].shape
     codes = torch.randint(0, 256, (experts, out, into // 32, 16), dtype=torch.uint8)
