@@ -20,7 +20,7 @@ from torch import Tensor
 from builders_checkpoints import QUERY, as_bin, bert, config_with, digests, edit, lora, sharded
 from commands import decaymerge
 from decaymerge import store
-from decaymerge.checkpoint import Checkpoint
+from decaymerge.checkpoint import Checkpoint, kinds
 from decaymerge.checkpoint.form import judge
 
 READ: dict[str, Callable[[Path], Any]] = {
@@ -163,6 +163,15 @@ def test_fp8_is_read_as_its_numbers(in_bin: bool, tmp_path: Path) -> None:
     assert not info["missing_keys"] and not info["unexpected_keys"]
     other = load_file(tmp_path / "b/model.safetensors")[QUERY]
     torch.testing.assert_close(query_of(tmp_path / "out"), numbers + other)
+
+
+def test_scales_of_fp8_may_be_exponents_and_in_a_part_of_the_config() -> None:
+    config = {"text_config": {"quantization_config": {"quant_method": "fp8", "weight_block_size": [2, 2]}}}
+    stored = torch.tensor([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0]]).to(torch.float8_e4m3fn)
+    exponents = torch.tensor([[127, 128]], dtype=torch.uint8)
+    assert kinds.quantisation(config, []) == "fp8"
+    numbers = kinds.from_float8(stored, exponents, kinds.block_of(config))
+    assert numbers.tolist() == [[1, 2, 8], [8, 16, 64]]
 
 
 def test_mxfp4_is_read_as_its_numbers(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers as hf
 from safetensors.torch import load_file, save_file
 
 from builders_checkpoints import QUERY, as_bin, bert, config_with, digests, edit, lora, sharded
@@ -111,6 +112,39 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a trainer's state alone": (
         lambda f: (f / "model.safetensors").rename(f / "optimizer.pt"),
         "holds no *.safetensors",
+    ),
+    "weights in a folder below alone": (
+        lambda f: (
+            (f / "0_Transformer").mkdir(),
+            (f / "model.safetensors").rename(f / "0_Transformer/model.safetensors"),
+        ),
+        "such as one of its folders 0_Transformer",
+    ),
+    "a pointer of Git LFS": (
+        lambda f: (f / "model.safetensors").write_text(
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+        ),
+        "is a Git LFS pointer, not the weights",
+    ),
+    "a config that is a list": (
+        lambda f: (f / "config.json").write_text("[]"),
+        "holds a list, not a mapping",
+    ),
+    "labels that the head does not have": (
+        lambda f: (
+            shutil.rmtree(f),
+            hf.BertForSequenceClassification(
+                hf.BertConfig(
+                    hidden_size=16,
+                    num_hidden_layers=2,
+                    num_attention_heads=2,
+                    intermediate_size=32,
+                    vocab_size=30,
+                )
+            ).save_pretrained(f),
+            config_with(f, id2label={"0": "a", "1": "b", "2": "c"}, label2id={"a": 0, "b": 1, "c": 2}),
+        ),
+        "2 tensors have another shape than in BertForSequenceClassification",
     ),
     # Adapters
     "a LoRA": (only_adapter, "is an adapter (LORA, for org/base)"),

@@ -144,7 +144,11 @@ class Checkpoint:
             return kinds.of_adapter(self.place, self.place / "adapter_config.json")
         if weights:
             return f"{self.place} holds {listed(weights)}, of which transformers reads none; give one of the files"
-        return f"{self.place} holds no *.safetensors, *.bin or *.pt file; give the folder of a checkpoint"
+        below = sorted({path.parent.name for path in self.place.glob("*/*") if rule.is_weights(path.name)})
+        hint = f", such as one of its folders {listed(below)}" if below else ""
+        return (
+            f"{self.place} holds no *.safetensors, *.bin or *.pt file; give the folder of a checkpoint{hint}"
+        )
 
     def _in_numbers(self, stored: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
         """The tensors that the stored ones stand for: those of quantised weights without their scales.

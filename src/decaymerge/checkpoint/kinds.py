@@ -61,13 +61,15 @@ def of_adapter(place: Path, adapter: Path, sign: str = "") -> str:
     )
 
 
+def _settings(config: Mapping[str, Any]) -> Any:
+    """The ``quantization_config`` of a config, or of one of its parts, such as ``text_config``."""
+    parts = [config, *(part for part in config.values() if isinstance(part, Mapping))]
+    return next((part["quantization_config"] for part in parts if part.get("quantization_config")), None)
+
+
 def quantisation(config: Mapping[str, Any], tensors: Collection[str]) -> str | None:
     """How a checkpoint is quantised: a kind of ``READ``, the name of another one, or none."""
-    settings = config.get("quantization_config")
-    if settings is None:
-        for part in config.values():  # of a model of several parts
-            if isinstance(part, dict) and "quantization_config" in part:
-                settings = part["quantization_config"]
+    settings = _settings(config)
     for kind, sign in SIGNS.items():
         if any(sign.fullmatch(name) for name in tensors):
             return kind
@@ -99,20 +101,22 @@ def from_float8(stored: Tensor, scale: Tensor, block: tuple[int, int]) -> Tensor
 
     Args:
         stored: The matrix, (…, rows, columns).
-        scale: A scale for each block, (…, rows / block, columns / block) rounded up, or one for all.
+        scale: A scale for each block, (…, rows / block, columns / block) rounded up, or one for all. Bytes are
+            exponents of 2, plus 127.
         block: Rows and columns of a block.
     """
     wide = stored.float()
+    scale = (scale.float() - 127).exp2() if scale.dtype is torch.uint8 else scale.float()
     if scale.numel() == 1:
-        return wide * scale.float()
+        return wide * scale
     rows, columns = wide.shape[-2:]
-    spread = scale.float().repeat_interleave(block[0], -2).repeat_interleave(block[1], -1)
+    spread = scale.repeat_interleave(block[0], -2).repeat_interleave(block[1], -1)
     return wide * spread[..., :rows, :columns]
 
 
 def block_of(config: Mapping[str, Any]) -> tuple[int, int]:
     """Rows and columns that share a scale in fp8."""
-    settings = config.get("quantization_config")
+    settings = _settings(config)
     size = settings.get("weight_block_size") if isinstance(settings, dict) else None
     if isinstance(size, list) and len(size) == 2 and all(isinstance(x, int) and x > 0 for x in size):
         return size[0], size[1]

@@ -50,6 +50,9 @@ def read_header(file: Path) -> tuple[dict[str, TensorInfo], list[str], list[str]
     Raises:
         UserError: the file is damaged or holds more than tensors.
     """
+    with file.open("rb") as opened:
+        if opened.read(40).startswith(b"version https://git-lfs"):
+            raise UserError(f"{file} is a Git LFS pointer, not the weights; run git lfs pull")
     if file.suffix != ".safetensors":
         tensors, problems, notes = _tensors_in(file, _unpickle(file))
         infos = {
@@ -122,9 +125,6 @@ def _holds_tensors(mapping: Mapping[Any, Any]) -> bool:
 
 def _unpickle(file: Path) -> Any:
     """Content of a PyTorch file: memory-mapped, or read as a whole where the file is no zip archive (fairseq's)."""
-    with file.open("rb") as opened:
-        if opened.read(40).startswith(b"version https://git-lfs"):
-            raise UserError(f"{file} is a Git LFS pointer, not the weights; run git lfs pull")
     try:
         # Files of PyTorch before 1.6 are no zip archives and cannot be mapped. Fairseq's also hold its arguments,
         # a Namespace.
