@@ -13,7 +13,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from builders_architectures import MODELS, saved
 from builders_checkpoints import matrices_of
-from builders_model_types import fault_of, model_types, tiny, types_seen
+from builders_model_types import fault_of, types_seen
+from builders_tiny_models import model_types, tiny
 from decaymerge import architectures
 from decaymerge.architectures import ATTENTIONS, MLPS, verified_types
 from decaymerge.checkpoint import Checkpoint

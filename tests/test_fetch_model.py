@@ -21,6 +21,7 @@ from builders_checkpoints import TINY
 from commands import decaymerge
 from decaymerge.config.scan import ScanModel
 from decaymerge.errors import UserError
+from decaymerge.fetch import hub as hub_module
 from decaymerge.fetch import model as models
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -212,10 +213,10 @@ def test_hub_that_does_not_answer_ends_within_30_seconds(kind: str, hub: Any, tm
 
 
 def test_a_call_without_an_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr(hub_module, "SILENCE_SECONDS", 0.1)
     waiting = threading.Event()
     with pytest.raises(UserError, match=r"cannot get x from the hub \(TimeoutError: no answer for"):
-        models._hub_answer(waiting.wait, "hub:org/tiny", "x", tmp_path)
+        hub_module._hub_answer(waiting.wait, "hub:org/tiny", "x", tmp_path)
     waiting.set()
 
 
@@ -227,9 +228,9 @@ def test_a_call_that_fails_is_tried_twice(tmp_path: Path) -> None:
             raise answer
         return answer
 
-    assert models._hub_answer(call, "hub:org/tiny", "x", tmp_path) == "content"
+    assert hub_module._hub_answer(call, "hub:org/tiny", "x", tmp_path) == "content"
     with pytest.raises(UserError, match=r"cannot get x from the hub \(ConnectionError: again\)"):
-        models._hub_answer(call, "hub:org/tiny", "x", tmp_path)
+        hub_module._hub_answer(call, "hub:org/tiny", "x", tmp_path)
 
 
 def wheel(path: Path, members: dict[str, bytes]) -> Path:

@@ -12,7 +12,7 @@ import transformers as hf
 from safetensors.torch import save_file
 
 from builders_checkpoints import bert, config_with, edit, gpt2
-from builders_model_types import tiny
+from builders_tiny_models import tiny
 from commands import decaymerge
 from decaymerge.checkpoint import Checkpoint
 from decaymerge.checkpoint.form import judge

@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers as hf
 
-from builders_model_types import tiny
+from builders_tiny_models import tiny
 from commands import decaymerge
 from decaymerge import store
 

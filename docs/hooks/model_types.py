@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 import transformers
 
-from builders_model_types import BY_OUTPUTS, fault_of, model_types, tiny, types_seen
+from builders_model_types import fault_of, types_seen
+from builders_tiny_models import BY_OUTPUTS, model_types, tiny
 from decaymerge.architectures import VERIFIED
 
 PAGE = Path(__file__).parents[1] / "reference/model-types.md"

@@ -6,6 +6,7 @@ file of weights, or all shards of one.
 """
 
 import fnmatch
+import hashlib
 import json
 import re
 from collections.abc import Collection, Sequence
@@ -174,3 +175,9 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} holds a {type(document).__name__}, not a mapping; fetch the checkpoint again"
         )
     return document
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

