@@ -128,6 +128,22 @@ def test_what_the_results_page_says_of_the_papers_scale() -> None:
     assert gaps[1] > gaps[0]
 
 
+def test_what_the_results_page_says_of_the_sensitivity() -> None:
+    verdicts = rows_of("hypotheses", "sensitivity")
+    assert set(verdicts.outcome[verdicts.samples == "training"]) == {"holds"}
+    unsure = verdicts[verdicts.outcome != "holds"]
+    assert set(unsure.experiment) == {"step_size_2", "width_50"} and set(unsure.outcome) == {"undecided"}
+    assert set(unsure.hypothesis) == {"sums_solve_independent_tasks"} and set(unsure.samples) == {"test"}
+    closed = verdicts[(verdicts.hypothesis == "decay_closes_the_gap") & (verdicts.samples == "training")]
+    effects = closed.set_index("experiment")["mean"]
+    assert effects.idxmin() == "scale_05" and effects.idxmax() == "scale_2"
+    assert effects[["scale_05", "scale_2"]].tolist() == pytest.approx([0.02, 1.2], rel=0.05)
+    for name in ("labels_linear", "labels_step_size", "labels_epochs", "labels_full_batch"):
+        table = rows_of(name, "sensitivity")
+        ratio = table[(table.quantity == "inverse_norm_ratio") & (table.weight_decay == 1e-2)].iloc[0]
+        assert ratio.change_high < 0 and ratio.rises == 0, "the ratio falls with each kind of training"
+
+
 def test_what_the_results_page_says_of_the_claims() -> None:
     verdicts = rows_of("claims")
     assert set(verdicts.claim[verdicts.outcome == "not supported"]) == {"lemma8", "theorem2"}
