@@ -83,6 +83,25 @@ def linear_labels(quantity: str, weight_decay: float, run: str = "default") -> p
     return table[(table.quantity == quantity) & (table.weight_decay == weight_decay)].iloc[0]
 
 
+def test_what_the_results_page_says_of_other_seeds() -> None:
+    compared = run_numbers.against(run_numbers.NUMBERS / "seeds", run_numbers.NUMBERS / "default")
+    means = compared[compared.sampled == True]  # noqa: E712 - NaN where a number is missing on one side
+    assert means.inside.mean() == pytest.approx(0.86, abs=0.005)
+    runs = [
+        rows_of("hypotheses", run).set_index(["hypothesis", "experiment", "samples"]).outcome
+        for run in ("default", "seeds")
+    ]
+    changed = {key: (runs[0][key], runs[1][key]) for key in runs[0].index if runs[0][key] != runs[1][key]}
+    closes, solves = "decay_closes_the_gap", "sums_solve_independent_tasks"
+    assert changed == {
+        (closes, "fashion_mnist", "training"): ("undecided", "holds"),
+        (closes, "fashion_mnist", "test"): ("undecided", "holds"),
+        (solves, "weight_decay", "test"): ("holds", "undecided"),
+    }
+    outcomes = [rows_of("claims", run).groupby(["claim", "outcome"]).size() for run in ("default", "seeds")]
+    assert outcomes[0].equals(outcomes[1])
+
+
 def test_what_the_results_page_says_of_figure_2() -> None:
     for name in ("labels_linear", "labels_quadratic"):
         table = rows_of(name)

@@ -167,7 +167,12 @@ def compare(results: Path, folder: Path) -> pd.DataFrame:
     """The numbers of a folder, each with its value in another run (``other``), and whether that is ``inside``."""
     with tempfile.TemporaryDirectory() as scratch:
         collect(results, Path(scratch))
-        other = numbers(Path(scratch)).set_index("name").value.rename("other")
+        return against(Path(scratch), folder)
+
+
+def against(other_folder: Path, folder: Path) -> pd.DataFrame:
+    """Like ``compare``, for another folder of tables."""
+    other = numbers(other_folder).set_index("name").value.rename("other")
     both = numbers(folder).set_index("name").join(other, how="outer")
     room = ROUNDING * both.value.abs() + 1e-12
     inside = (both.other >= both.low - room) & (both.other <= both.high + room)
