@@ -131,7 +131,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv \
 		|| { echo "make: no virtual environment; on Debian: apt-get install python3-venv" >&2; rm -rf .venv; exit 1; }
 	@echo "make: installing the packages of requirements.lock into .venv, which takes some minutes"
-	@$(BIN)/python $(pip_install) -r requirements.lock
+	@$(BIN)/python $(pip_install) --no-deps -r requirements.lock # it is complete but for PyTorch, which comes next
 	@$(call install_torch,$(BIN)/python)
 	@$(BIN)/python $(pip_install) --no-deps --editable .
 	@touch $@
