@@ -73,8 +73,10 @@ def test_the_gate_is_no_part_of_the_query(tmp_path: Path) -> None:
     assert float(measured[-1]) == pytest.approx(float(heads[:, 0].norm()), rel=1e-6)
 
 
-def test_a_type_that_is_not_verified_is_scanned_by_name(tmp_path: Path) -> None:
-    model = tiny("deepseek_v3")
+@pytest.mark.parametrize("model_type", ["deepseek_v3", "diffllama"])
+def test_a_type_that_is_not_verified_is_scanned_by_name(model_type: str, tmp_path: Path) -> None:
+    """DeepSeek has no single Q. DiffLlama has all of Llama's names, but does something else with V."""
+    model = tiny(model_type)
     model.save_pretrained(tmp_path / "a")
     scan, printed = scan_of(tmp_path / "a", tmp_path)
     assert scan.role.values.tolist() == ["matrix"]
