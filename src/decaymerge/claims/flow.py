@@ -134,7 +134,7 @@ def theorem1(run: Run) -> Measured:
 
 
 def theorem1_orthogonal(run: Run) -> Measured:
-    """|⟨w'_t, x⟩ - e^{-A(t)} ⟨w'_0, x⟩| for the inputs x of the own task, relative to its largest value on the way.
+    """|⟨w'_t, x⟩ - e^{-A(t)} ⟨w'_0, x⟩| for the inputs x of the own task, relative to the largest |⟨w'_0, x⟩|.
 
     It is Theorem 1 at ε = 0, where the bound is an equality (ours). w' is that of the networks, A is that of Eq. 4.
     """
@@ -142,9 +142,8 @@ def theorem1_orthogonal(run: Run) -> Measured:
     for (own, other), solution in zip(run.pairs, reversed(trajectories(run)[:2]), strict=True):
         interference = np.einsum("std,snd->stn", end_to_end(other), own.inputs.numpy())
         start = interference[:, :1]
-        expected = solution.decay[..., None] * start
-        scale = np.abs(expected).max((1, 2))[:, None]
-        errors.append(np.abs(interference - expected).max(-1) / scale)
+        scale = np.abs(start).max(-1)
+        errors.append(np.abs(interference - solution.decay[..., None] * start).max(-1) / scale)
         size = np.linalg.norm(interference, axis=-1) / np.linalg.norm(start, axis=-1)
         growth.append(size.max(-1))
         last = np.flatnonzero((size > VISIBLE).all(0))[-2:]
