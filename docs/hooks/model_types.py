@@ -73,15 +73,19 @@ def main() -> None:
 def page(verified: set[str], reasons: dict[str, list[str]]) -> str:
     """The page, in Markdown."""
     right = reasons.pop("", [])
+    reasons = {reason: [one for one in types if one not in BY_OUTPUTS] for reason, types in reasons.items()}
+    by_outputs = " and ".join(sorted(BY_OUTPUTS))
+    total = len(right) + sum(map(len, reasons.values())) + len(BY_OUTPUTS & set(model_types()))
     others = sum(map(len, reasons.values()))
-    with_parts = ", ".join(sorted(verified - set(right)))
+    with_parts = ", ".join(sorted(verified - set(right) - BY_OUTPUTS))
     text = f"""\
 # Which transformers a scan knows
 
-`transformers` {transformers.__version__} maps {len(right) + others} types (`model_type`) to causal, masked or image
+`transformers` {transformers.__version__} maps {total} types (`model_type`) to causal, masked or image
 classification models. Each was built at a tiny size with random weights, and its forward pass was watched: which
 rows of which matrices make the queries, keys and values that attention gets, which matrix reads attention's output,
 and which matrices the MLP consists of. For {len(right)} types the table of names says the same, and a scan uses it.
+So it does for {by_outputs}, whose attention cannot be watched: there, the outputs of all modules were compared.
 The other {others} are scanned by name: every matrix by itself, under the name of its tensor. So are parts of a
 model, such as a vision tower, whose own type is not listed as right. `python docs/hooks/model_types.py` writes this
 page.
