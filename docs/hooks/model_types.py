@@ -85,7 +85,8 @@ def page(verified: set[str], reasons: dict[str, list[str]]) -> str:
 classification models. Each was built at a tiny size with random weights, and its forward pass was watched: which
 rows of which matrices make the queries, keys and values that attention gets, which matrix reads attention's output,
 and which matrices the MLP consists of. For {len(right)} types the table of names says the same, and a scan uses it.
-So it does for {by_outputs}, whose attention cannot be watched: there, the outputs of all modules were compared.
+So it does for {by_outputs}, whose attention cannot be watched: there, the outputs of all modules were compared,
+and those of one attention with its formula.
 The other {others} are scanned by name: every matrix by itself, under the name of its tensor. So are parts of a
 model, such as a vision tower, whose own type is not listed as right. `python docs/hooks/model_types.py` writes this
 page.
