@@ -11,7 +11,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from builders_tiny_models import run
 from decaymerge.architectures import Place
 from decaymerge.checkpoint import Checkpoint
-from decaymerge.checkpoint.form import judge
+from decaymerge.checkpoint.judge import judge
 from decaymerge.scan import matrices_by_role
 from decaymerge.scan.plan import groups_of, places_of
 

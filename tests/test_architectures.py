@@ -18,7 +18,7 @@ from builders_tiny_models import BY_OUTPUTS, model_types, tiny
 from decaymerge import architectures
 from decaymerge.architectures import ATTENTIONS, MLPS, verified_types
 from decaymerge.checkpoint import Checkpoint
-from decaymerge.checkpoint.form import judge
+from decaymerge.checkpoint.judge import judge
 from decaymerge.errors import UserError
 from decaymerge.scan import split_qkv
 from decaymerge.scan.plan import make_plan

@@ -21,7 +21,7 @@ from builders_checkpoints import QUERY, as_bin, bert, config_with, digests, edit
 from commands import decaymerge
 from decaymerge import store
 from decaymerge.checkpoint import Checkpoint, kinds
-from decaymerge.checkpoint.form import judge
+from decaymerge.checkpoint.judge import judge
 
 READ: dict[str, Callable[[Path], Any]] = {
     "consolidated weights beside the model": lambda f: save_file(
@@ -70,6 +70,9 @@ READ: dict[str, Callable[[Path], Any]] = {
         f, lambda tensors: {"state_dict": tensors, "ema": {QUERY: torch.zeros(16, 16)}}
     ),
     "no architectures in the config": lambda f: config_with(f, architectures=None),
+    "the config of a pretraining whose head is not stored": lambda f: config_with(
+        f, architectures=["BertForMaskedLM"]
+    ),
     "a class that transformers does not have": lambda f: config_with(f, architectures=["MyOwnBert"]),
 }
 
@@ -118,7 +121,7 @@ def test_a_second_scan_does_not_import_transformers(tmp_path: Path) -> None:
     """The answer of the class is kept, by config, names and shapes; another width asks again."""
     script = (
         "import sys; from pathlib import Path; from decaymerge.checkpoint import Checkpoint;"
-        "from decaymerge.checkpoint.form import judge; judge(Checkpoint(Path(sys.argv[1])));"
+        "from decaymerge.checkpoint.judge import judge; judge(Checkpoint(Path(sys.argv[1])));"
         "print('transformers' in sys.modules)"
     )
     bert(tmp_path / "a", 0)

@@ -84,6 +84,13 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: config_with(f, architectures=["BertForSequenceClassification"]),
         "2 tensors of BertForSequenceClassification are missing",
     ),
+    "a part of a pretraining's head is missing": (
+        lambda f: (
+            config_with(f, architectures=["BertForMaskedLM"]),
+            edit(f, lambda tensors: tensors.update({"cls.predictions.bias": torch.zeros(50)})),
+        ),
+        "tensors of BertForMaskedLM are missing",
+    ),
     "tensors beside a nested state_dict": (
         lambda f: as_bin(
             f, lambda tensors: {"state_dict": dict(list(tensors.items())[1:]), "x": torch.ones(2, 2)}

@@ -15,7 +15,7 @@ from builders_checkpoints import bert, config_with, edit, gpt2
 from builders_tiny_models import tiny
 from commands import decaymerge
 from decaymerge.checkpoint import Checkpoint
-from decaymerge.checkpoint.form import judge
+from decaymerge.checkpoint.judge import judge
 
 
 def test_a_copy_of_a_tied_head_is_left_out(tmp_path: Path) -> None:

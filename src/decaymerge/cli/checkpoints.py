@@ -66,7 +66,7 @@ def scan(
     from decaymerge import scan as stage
     from decaymerge import store
     from decaymerge.checkpoint import Checkpoint
-    from decaymerge.checkpoint.form import judge
+    from decaymerge.checkpoint.judge import judge
     from decaymerge.config.base import parse_bytes, validate
     from decaymerge.config.scan import Scan
     from decaymerge.fetch import model
@@ -239,7 +239,7 @@ def _checkpoints_job(
 
 def _sources(job: "CheckpointsJob", cache: Path, *, partial: bool, by_name: bool) -> "Sources":
     from decaymerge.checkpoint import Checkpoint
-    from decaymerge.checkpoint.form import judge
+    from decaymerge.checkpoint.judge import judge
     from decaymerge.fetch import model
     from decaymerge.merge_checkpoints import BASE, Sources
 
