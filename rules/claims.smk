@@ -5,7 +5,17 @@ rule check_claims:
     input:
         tasks=of_experiment(rules.tasks.output),
         networks=of_experiment(rules.train.output),
-        code=modules("claims", "collapse", "network", "gradient", "measure", "architectures", "store"),
+        code=modules(
+            "claims",
+            "collapse",
+            "merge",
+            "merge_methods",
+            "network",
+            "gradient",
+            "measure",
+            "architectures",
+            "store",
+        ),
     output:
         verdicts=layout.result(layout.CLAIMS, ".json"),
         traces=layout.result(layout.CLAIMS),
@@ -69,7 +79,9 @@ rule claims_page:
     input:
         verdicts=rules.gather_claims.output,
         traces=expand(rules.check_claims.output.traces, experiment=CLAIMED),
-        code=modules("claims", "figures", "hypotheses", "collapse", "statistics", "architectures", "store"),
+        code=modules(
+            "claims", "figures", "capacity", "hypotheses", "collapse", "statistics", "architectures", "store"
+        ),
     output:
         page=report(
             "results/claims.html",

@@ -14,7 +14,7 @@ rule draw:
             for name in PICTURES[wildcards.figure].names
             for file in expand(SOURCES[PICTURES[wildcards.figure].reads], experiment=name, model=name)
         ],
-        code=modules("figures", "hypotheses", "collapse", "statistics", "architectures", "store"),
+        code=modules("figures", "capacity", "hypotheses", "collapse", "statistics", "architectures", "store"),
     output:
         pdf=layout.result(layout.FIGURE, ".pdf"),
         png=report(
@@ -41,7 +41,7 @@ rule draw:
 rule table1:
     input:
         scans=expand(rules.scan_model.output, model=MODELS),
-        code=modules("figures", "hypotheses", "collapse", "statistics", "architectures", "store"),
+        code=modules("figures", "capacity", "hypotheses", "collapse", "statistics", "architectures", "store"),
     output:
         report(
             "results/figures/table1.md",

@@ -8,6 +8,7 @@ rule overview:
         + expand(rules.scan_model.output, model=MODELS),
         code=modules(
             "figures",
+            "capacity",
             "hypotheses",
             "collapse",
             "statistics",

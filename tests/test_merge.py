@@ -96,7 +96,7 @@ def job_of(name: str, parameters: dict[str, Any], network: dict[str, Any]) -> Me
     return MergeJob.model_construct(methods=[settings], network=Network.model_validate(network))
 
 
-def least_squares(
+def ridge_regression(
     weights: Sequence[Tensor],
     *,
     own_inputs: Sequence[Tensor],
@@ -134,19 +134,19 @@ def reference_least_squares(
 def test_a_method_gets_the_inputs_that_the_merged_layers_below_give(fixed_outer_layer: bool) -> None:
     network = RELU | {"fixed_outer_layer": fixed_outer_layer}
     data, networks = data_and_networks(2, network=network, dtype="float64", steps=50, kept_steps=3)
-    merge_method("least_squares")(least_squares)
-    merged = merge(job_of("least_squares", {"ridge": 0.1}, network), networks, data)
-    assert merged.model.values.tolist() == ["least_squares=0.1"]
+    merge_method("ridge_regression")(ridge_regression)
+    merged = merge(job_of("ridge_regression", {"ridge": 0.1}, network), networks, data)
+    assert merged.model.values.tolist() == ["ridge_regression=0.1"]
     reference = reference_least_squares(data, networks, 0.1, trained_layers=3 - fixed_outer_layer)
     xr.testing.assert_allclose(merged.isel(model=0, drop=True).drop_vars(["seed", "step"]), reference)
 
 
 @pytest.mark.usefixtures("registry")
 def test_a_method_that_needs_data_says_so(networks: list[xr.Dataset]) -> None:
-    merge_method("least_squares")(least_squares)
-    assert MERGE_METHODS["least_squares"].needs == {"own_inputs", "merged_inputs"} < REQUESTS
-    with pytest.raises(UserError, match=r"least_squares=1 needs the tasks' data; give them with --tasks"):
-        merge(job_of("least_squares", {"ridge": 1.0}, RELU), networks)
+    merge_method("ridge_regression")(ridge_regression)
+    assert MERGE_METHODS["ridge_regression"].needs == {"own_inputs", "merged_inputs"} < REQUESTS
+    with pytest.raises(UserError, match=r"ridge_regression=1 needs the tasks' data; give them with --tasks"):
+        merge(job_of("ridge_regression", {"ridge": 1.0}, RELU), networks)
 
 
 @pytest.mark.usefixtures("registry")

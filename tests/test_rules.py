@@ -30,11 +30,11 @@ PASS_SETTINGS_ON = {"config", "workflow", "errors", "progress", "provenance", "a
 """Modules that decide no result: all settings reach a job through its params, defaults included."""
 
 IMPORTED_ONLY = {
-    "scan_model": {"figures", "hypotheses", "collapse", "statistics"},
+    "scan_model": {"figures", "capacity", "hypotheses", "collapse", "statistics"},
     "gather": {"measure", "network"},
-    "check_scan": {"gradient", "measure", "network"},
-    "gather_claims": {"gradient", "measure", "network"},
-    "claims_page": {"gradient", "measure", "network"},
+    "check_scan": {"gradient", "measure", "merge", "merge_methods", "network"},
+    "gather_claims": {"gradient", "measure", "merge", "merge_methods", "network"},
+    "claims_page": {"gradient", "measure", "merge", "merge_methods", "network"},
 }
 """Modules that a rule's command imports, and of which it calls no function."""
 

@@ -1,6 +1,6 @@
 """Stage ``merge``: one network from several, layer by layer from the first to the last."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ import xarray as xr
 from torch import Tensor
 
 from decaymerge import store
+from decaymerge.config.experiment import Network
 from decaymerge.config.merging import MergeSettings, merge_name, method_of
 from decaymerge.errors import UserError
 from decaymerge.merge_methods import MERGE_METHODS
@@ -35,8 +36,8 @@ def merge(job: MergeJob, networks: Sequence[xr.Dataset], data: Sequence[xr.Datas
                     f" {network[dim].values.tolist()}"
                 )
     weights = [[torch.from_numpy(weight) for weight in store.weights_of(network)] for network in networks]
-    inputs = [torch.from_numpy(task.inputs.values).to(weights[0][0].dtype) for task in data]
-    merged = [_merged_layers(job, merging, weights, inputs) for merging in job.methods]
+    inputs = [torch.from_numpy(task.inputs.values) for task in data]
+    merged = [_merged_by(job, merging, weights, inputs) for merging in job.methods]
     variables = {
         f"W{k}": (("model", "seed", "step", f"out_{k}", f"in_{k}"), torch.stack(layers).numpy())
         for k, layers in enumerate(zip(*merged, strict=True), start=1)
@@ -46,10 +47,13 @@ def merge(job: MergeJob, networks: Sequence[xr.Dataset], data: Sequence[xr.Datas
     return store.describe(dataset, {name: f"merged weight matrix of layer {name[1:]}" for name in variables})
 
 
-def _merged_layers(
+def _merged_by(
     job: MergeJob, merging: MergeSettings, weights: Sequence[Sequence[Tensor]], inputs: Sequence[Tensor]
 ) -> list[Tensor]:
-    """Merged W_k (seed, step, d_k, d_{k-1}); a fixed outer layer is the same in all networks and is kept."""
+    """Merged W_k (seed, step, d_k, d_{k-1}); a fixed outer layer is the same in all networks and is kept.
+
+    Methods that look at inputs compute in float64. Of networks that have diverged, NaN is merged.
+    """
     layers = list(zip(*weights, strict=True))
     trained = job.network.trained_layers
     fixed = [layer[0] for layer in layers[trained:]]
@@ -60,25 +64,37 @@ def _merged_layers(
         raise UserError(f"merge: {merge_name(merging)} needs the tasks' data; give them with --tasks")
     merged = [torch.empty_like(layer[0]) for layer in layers[:trained]]
     for seed, step in np.ndindex(*layers[0][0].shape[:2]):  # all at once would take too much memory
-        own = [[layer[seed, step] for layer in network[:trained]] for network in weights]
-        walk = _walk(job, merging, own, [samples[seed] for samples in inputs])
-        for layer, matrix in zip(merged, walk, strict=True):
+        own = [[layer[seed, step].double() for layer in network[:trained]] for network in weights]
+        if not all(layer.isfinite().all() for network in own for layer in network):
+            for layer in merged:
+                layer[seed, step] = torch.nan
+            continue
+        matrices = merged_layers(job.network, merging, own, [samples[seed] for samples in inputs])
+        for layer, matrix in zip(merged, matrices, strict=True):
             layer[seed, step] = matrix
     return merged + fixed
 
 
-def _walk(
-    job: MergeJob, merging: MergeSettings, own: Sequence[Sequence[Tensor]], inputs: Sequence[Tensor]
-) -> Iterator[Tensor]:
-    """Merged matrices (d_k, d_{k-1}), each with the inputs (sample, d_{k-1}) of its layer for each task."""
+def merged_layers(
+    network: Network, merging: MergeSettings, own: Sequence[Sequence[Tensor]], inputs: Sequence[Tensor]
+) -> list[Tensor]:
+    """Merged W_k (d_k, d_{k-1}) by a method that may ask for the inputs of each layer.
+
+    Args:
+        network: Activation.
+        merging: Method and parameters.
+        own: W_k of each task's network, from the first layer to the last that is merged.
+        inputs: Inputs (sample, d) of each task, in the dtype of the weights.
+    """
+    merged = []
     own_inputs = merged_inputs = list(inputs)
-    for layer in zip(*own, strict=True):
-        matrix = apply(merging, layer, own_inputs=own_inputs, merged_inputs=merged_inputs)
-        yield matrix
-        own_inputs = [
-            activate(job.network, h @ weight.mT) for h, weight in zip(own_inputs, layer, strict=True)
-        ]
-        merged_inputs = [activate(job.network, h @ matrix.mT) for h in merged_inputs]
+    for number, layer in enumerate(zip(*own, strict=True), start=1):
+        available = {"layer": number, "own_inputs": own_inputs, "merged_inputs": merged_inputs}
+        matrix = apply(merging, layer, **available)
+        merged.append(matrix)
+        own_inputs = [activate(network, h @ weight.mT) for h, weight in zip(own_inputs, layer, strict=True)]
+        merged_inputs = [activate(network, h @ matrix.mT) for h in merged_inputs]
+    return merged
 
 
 def apply(merging: MergeSettings, weights: Sequence[Tensor], **available: object) -> Tensor:

@@ -4,7 +4,7 @@ A method is one decorated function. Its keyword-only parameters follow from its 
 the JSON schema and the command line. Some names among them are not settings but what the method asks for, and the
 driver gives them to it: ``base``, the layer's matrix that all networks were trained from; ``own_inputs`` and
 ``merged_inputs``, the layer's inputs (sample, in) of each task, as that task's own layers below give them and as
-the merged ones do. The driver walks the layers from the first to the last.
+the merged ones do; ``layer``, its number from 1. The driver walks the layers from the first to the last.
 
 Annotations of settings are evaluated when the configuration is read, and importing PyTorch would take a second
 there: tensors are annotated by name.
@@ -13,7 +13,7 @@ there: tensors are annotated by name.
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Coefficient = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+Ridge = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 INPUTS = frozenset({"own_inputs", "merged_inputs"})
-REQUESTS = INPUTS | {"base"}
+REQUESTS = INPUTS | {"base", "layer"}
 """Keyword parameters that the driver supplies."""
 
 
@@ -87,3 +88,48 @@ def average(weights: "Sequence[Tensor]") -> "Tensor":
 def scaled(weights: "Sequence[Tensor]", *, coefficient: Coefficient) -> "Tensor":
     """``coefficient`` times the sum, as task arithmetic does (Ilharco et al. 2023)."""
     return coefficient * sum_weights(weights)
+
+
+@merge_method("projected_sum")
+def projected_sum(weights: "Sequence[Tensor]", *, layer: int, own_inputs: "Sequence[Tensor]") -> "Tensor":
+    """The sum, with each W_1^(i) projected on the span of its own inputs, where weight decay brings it (ours)."""
+    if layer > 1:
+        return sum_weights(weights)
+    return sum_weights(
+        [minimum_norm(h, h @ weight.mT) for h, weight in zip(own_inputs, weights, strict=True)]
+    )
+
+
+@merge_method("least_squares")
+def least_squares(
+    weights: "Sequence[Tensor]",
+    *,
+    own_inputs: "Sequence[Tensor]",
+    merged_inputs: "Sequence[Tensor]",
+    activations: Literal["merged", "own"] = "merged",
+    ridge: Ridge = 1e-6,
+) -> "Tensor":
+    """argmin_W Σ_i ‖W H_i - W^(i) H_i‖²/n_i + ρ‖W‖², as RegMean does (Jin et al. 2023).
+
+    With ``merged`` activations, W gets those that the merged layers below give: ‖W H̃_i - W^(i) H_i‖², as RegMean++
+    does (Nguyen et al. 2025). ρ is ``ridge`` times the mean diagonal of Σ_i H̃_i H̃_iᵀ/n_i. Without a ridge, W is the
+    solution of least norm.
+    """
+    import torch
+
+    inputs = merged_inputs if activations == "merged" else own_inputs
+    outputs = [h @ weight.mT for h, weight in zip(own_inputs, weights, strict=True)]
+    x = torch.cat([h / len(h) ** 0.5 for h in inputs])
+    y = torch.cat([h / len(h) ** 0.5 for h in outputs])
+    gram = x.mT @ x
+    rho = ridge * gram.diagonal().mean()
+    if rho == 0:
+        return minimum_norm(x, y)
+    return torch.linalg.solve(gram + rho * torch.eye(len(gram), dtype=gram.dtype), x.mT @ y).mT
+
+
+def minimum_norm(inputs: "Tensor", outputs: "Tensor") -> "Tensor":
+    """The matrix (out, in) of least norm among those that map the inputs (sample, in) best to the outputs."""
+    import torch
+
+    return torch.linalg.lstsq(inputs, outputs, driver="gelsd").solution.mT

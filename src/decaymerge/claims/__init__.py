@@ -22,6 +22,7 @@ from decaymerge.claims.balance import BALANCE
 from decaymerge.claims.counterexample import COUNTEREXAMPLE
 from decaymerge.claims.flow import FLOW_CLAIMS
 from decaymerge.claims.interference import INTERFERENCE_CLAIMS, SIDES, interference
+from decaymerge.claims.least_squares import LEAST_SQUARES_CLAIMS
 from decaymerge.claims.merged_activations import ACTIVATION_CLAIMS
 from decaymerge.claims.networks import Run, read_runs
 from decaymerge.claims.scan import SCAN_CLAIMS
@@ -56,6 +57,7 @@ CLAIMS: dict[str, Claim] = {
         WIDTH,
         *ACTIVATION_CLAIMS,
         COUNTEREXAMPLE,
+        *LEAST_SQUARES_CLAIMS,
     )
 }
 """Claims about trained networks by name, in the paper's order. To add one, add a ``Claim`` to one of the lists."""

@@ -9,7 +9,6 @@ from decaymerge.claims.interference import NO_OVERLAP, worst_sample
 from decaymerge.claims.networks import Run, TaskNetworks
 from decaymerge.claims.stationary import has_collapsed
 from decaymerge.claims.verdict import Claim, Measured
-from decaymerge.config.datasets import GaussianTask
 from decaymerge.workflow.jobs import ClaimsJob
 
 DYNAMICS = 1e-6
@@ -195,13 +194,6 @@ def _is_balanced_flow(job: ClaimsJob) -> bool:
     return _is_flow(job) and job.network.initialisation == "balanced" and not job.network.fixed_outer_layer
 
 
-def _is_apart(job: ClaimsJob) -> bool:
-    """Whether the tasks' inputs are orthogonal by the settings of their data."""
-    return len(job.data) > 1 and all(
-        isinstance(data, GaussianTask) and data.overlap in ("orthogonal", 0) for data in job.data
-    )
-
-
 FLOW_CLAIMS = [
     Claim(
         name="theorem4",
@@ -237,7 +229,7 @@ FLOW_CLAIMS = [
         assumptions=r"linear network, gradient flow from a balanced start, $\varepsilon = 0$",
         kind="equality",
         when="every kept step",
-        applies=lambda job: _is_balanced_flow(job) and _is_apart(job),
+        applies=lambda job: _is_balanced_flow(job) and job.orthogonal_inputs,
         measure=theorem1_orthogonal,
     ),
     Claim(

@@ -133,7 +133,7 @@ class Experiment(Settings):
     ]
     """Either one mapping with ``dataset``, for tasks a, b, … that are alike; or a mapping from each task's name
     to its settings."""
-    task_count: Annotated[Whole, Field(ge=1, le=26)] | None = None
+    task_count: Annotated[Whole, Field(ge=1, le=100)] | None = None
     """Number of tasks that are alike, 2 if left out."""
     network: Network
     training: Training
@@ -151,6 +151,9 @@ class Experiment(Settings):
     gap_by_layer: bool = False
     """Also evaluate which layer's cross terms set the sum apart from each own network
     (see ``evaluate/gap_by_layer.py``)."""
+    effective_dimension: bool = False
+    """Also evaluate how many directions of each layer's inputs the own networks take up
+    (see ``evaluate/effective_dimension.py``)."""
     margin: Number = 1.0
     """Threshold of the margin error, the share of samples with y f(x) below it."""
 
@@ -200,10 +203,12 @@ class Experiment(Settings):
 
     @property
     def named_tasks(self) -> dict[str, TaskSettings]:
-        """Settings of each task by its name; tasks that are alike are named a, b, …"""
+        """Settings of each task by its name; tasks that are alike are named a, …, z, aa, ab, …"""
         if isinstance(self.tasks, dict):
             return self.tasks
-        return dict.fromkeys(string.ascii_lowercase[: self.task_count or 2], self.tasks)
+        letters = string.ascii_lowercase
+        names = itertools.chain(letters, map("".join, itertools.product(letters, repeat=2)))
+        return dict.fromkeys(itertools.islice(names, self.task_count or 2), self.tasks)
 
     @property
     def same_inputs(self) -> bool:

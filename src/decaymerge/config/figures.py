@@ -82,6 +82,25 @@ def _sums_of_different_depths(experiments: Experiments) -> str:
     return _sums_of_one_sweep(experiments) or (alike if len(set(depths)) < len(depths) else "")
 
 
+def _fits(experiments: Experiments) -> str:
+    for name, experiment in experiments.items():
+        names = set(map(merge_name, experiment.merges))
+        if not (
+            experiment.effective_dimension and {"sum", "least_squares"} <= names and experiment.network.hidden
+        ):
+            return (
+                f"{name} must have effective_dimension: true, a hidden layer, and merge: [sum, least_squares]"
+            )
+    return _sums_of_one_sweep(experiments)
+
+
+def _merges_alike(experiments: Experiments) -> str:
+    first, *others = experiments.values()
+    if any(other.merges != first.merges for other in others):
+        return f"{', '.join(experiments)} must have the same merge methods"
+    return ""
+
+
 def _sums_by_layer(experiments: Experiments) -> str:
     for name, experiment in experiments.items():
         if not experiment.gap_by_layer:
@@ -145,6 +164,21 @@ FIGURES: dict[str, FigureRow] = {
         " networks, mean over the tasks in the sum, at the last step. Ours, not the paper's.",
         needs=("loss", "merge_set", "largest_output"),
         check=_sums_of_one_sweep,
+    ),
+    "tasks_fit": FigureRow(
+        shows="how many tasks fit into one network",
+        caption="How many tasks fit: training error of the sum and of least squares against the number of tasks,"
+        " the share of the width that the tasks' activations take up, and the number of tasks at which 1% error is"
+        " passed against the predicted number, at which that share is 1. Ours, not the paper's.",
+        needs=("error", "effective_dimension", "merge_set", "largest_output"),
+        check=_fits,
+    ),
+    "decay_and_inputs": FigureRow(
+        shows="what weight decay buys, and what inputs buy",
+        caption="Own and merged networks at the last step against λ, on training and on test data: the sum, the sum"
+        " with W₁ on the span of its inputs, and least squares on the tasks' inputs. Ours, not the paper's.",
+        needs=("loss", "test_loss", "merge_set", "largest_output"),
+        check=_merges_alike,
     ),
     "depth": FigureRow(
         shows="own networks and their sum against the depth",

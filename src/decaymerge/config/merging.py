@@ -1,7 +1,7 @@
 """Settings of the merge methods, made from their signatures (``merge`` in the YAML)."""
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_origin
 
 from pydantic import BeforeValidator, Discriminator, Tag, create_model
 
@@ -16,7 +16,7 @@ def _model(name: str, method: MergeMethod) -> type[Settings]:
     for key, parameter in method.parameters.items():
         default = ... if parameter.default is parameter.empty else parameter.default
         annotation = parameter.annotation
-        if annotation is not bool:
+        if annotation is not bool and get_origin(annotation) is not Literal:
             annotation = Annotated[annotation, BeforeValidator(number)]
         fields[key] = (annotation, default)
     title = f"{name.title().replace('_', '')}Merge"

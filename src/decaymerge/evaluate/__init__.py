@@ -13,6 +13,7 @@ from torch import Tensor
 
 from decaymerge import measure, store
 from decaymerge.errors import UserError
+from decaymerge.evaluate.effective_dimension import effective_dimensions
 from decaymerge.evaluate.gap_by_layer import gap_by_layer
 from decaymerge.network import outputs
 from decaymerge.workflow import layout
@@ -31,6 +32,7 @@ LONG_NAMES = {
     "stable_rank": "squared Frobenius norm over squared spectral norm",
     "loss_increment": "part of a layer in the loss of the sum minus the loss of the own network",
     "output_increment": "mean absolute change of the output when an own layer is replaced by the summed one",
+    "effective_dimension": "effective dimension of the inputs of a layer in the own network",
     "cross_term": "part of the other networks in a layer's output, over the own part, root mean squares",
 }
 DIMS = ("seed", "step", "model", "task")
@@ -46,7 +48,7 @@ def evaluate(
     """Losses and errors ``(seed, step, model, task)``, and norms and ranks ``(seed, step, model, task, layer)``.
 
     Loss and error on test samples are NaN for a task without them. The setting ``gap_by_layer`` adds the variables
-    of ``gap_by_layer.gap_by_layer`` along ``task``.
+    of ``gap_by_layer.gap_by_layer`` along ``task``, and ``effective_dimension`` adds the variable of this name.
 
     Args:
         job: Merge set, network, loss and margin.
@@ -75,6 +77,10 @@ def evaluate(
     evaluation = xr.concat(per_task, xr.Variable("task", job.task_names)).assign_coords(
         seed=own[0].seed.values, step=own[0].step.values, layer=range(1, job.network.depth + 1)
     )
+    if job.effective_dimension:
+        weights = [_to_device(network, torch.device("cpu")) for network in own]
+        inputs = [torch.from_numpy(task.inputs.values) for task in data]
+        evaluation["effective_dimension"] = effective_dimensions(job.network, weights, inputs)
     return _with_long_names(evaluation.transpose(*DIMS, ..., "layer"))
 
 

@@ -27,6 +27,10 @@ def quantities(summary: xr.Dataset) -> xr.Dataset:
     values["inverse_norm_ratio"] = (1 / last.norm_ratio).mean("layer")
     for layer in last.layer.values:
         values[f"stable_rank_{layer}"] = last.stable_rank.sel(layer=layer, drop=True)
+    if "effective_dimension" in last:
+        for layer in last.layer.values:
+            dimension = last.effective_dimension.sel(layer=layer, drop=True)
+            values[f"effective_dimension_{layer}"] = dimension.where(last.model == "own")
     if "loss_increment" in last:
         by_layer = {"cross_term": last.cross_term}
         by_layer |= {

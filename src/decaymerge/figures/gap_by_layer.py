@@ -7,8 +7,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from decaymerge.capacity import task_counts
 from decaymerge.figures.captions import describe_sweep
-from decaymerge.figures.panels import task_counts
 from decaymerge.figures.style import COLOURS, label_panels, legend_below, panels
 from decaymerge.workflow.jobs import FigureJob
 

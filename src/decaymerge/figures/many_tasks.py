@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import xarray as xr
 from matplotlib.figure import Figure
 
+from decaymerge.capacity import task_counts
 from decaymerge.figures.captions import describe_sweep
-from decaymerge.figures.panels import line_with_band, shared_log_limits, task_counts
+from decaymerge.figures.panels import line_with_band, shared_log_limits
 from decaymerge.figures.style import RANGE_OVER_SEEDS, label_panels, legend_below, panels
 from decaymerge.workflow.jobs import FigureJob
 

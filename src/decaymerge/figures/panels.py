@@ -11,7 +11,15 @@ from matplotlib.axes import Axes
 from decaymerge.architectures import ROLES
 from decaymerge.figures.style import BAND, COLOURS, DASHES, MARKERS
 
-MODEL_LABELS = {"own": "own network", "sum": "sum of weights", "average": "average of weights"}
+MODEL_LABELS = {
+    "own": "own network",
+    "sum": "sum of weights",
+    "average": "average of weights",
+    "projected_sum": "sum, W₁ on its inputs",
+    "least_squares": "least squares",
+    "least_squares=own,1e-06": "least squares, own activations",
+    "least_squares=merged,1e-06": "least squares, merged activations",
+}
 TEST_STYLES = {"own network, test data": 3, "sum of weights, test data": 6}
 """Styles of lines on test data, by their label."""
 ROLE_STYLES = {role: style for style, role in enumerate(ROLES)}
@@ -29,16 +37,6 @@ def nearest_weight_decay(summary: xr.Dataset, weight_decay: float) -> float:
 def merge_of_all(summary: xr.Dataset) -> xr.Dataset:
     """The part of a summary about its last merge set, that of all tasks, without the dimension ``merge_set``."""
     return summary.isel(merge_set=-1)
-
-
-def task_counts(values: xr.DataArray) -> list[int]:
-    """Number of tasks of each merge set. A summary has NaN for the tasks outside a merge set.
-
-    Args:
-        values: A quantity of a summary, with the dimensions ``merge_set`` and ``task`` and any others.
-    """
-    others = [dim for dim in values.dims if dim not in ("merge_set", "task")]
-    return [int(count) for count in values.notnull().any(others).sum("task").values]
 
 
 def gap(loss: xr.DataArray) -> xr.DataArray:

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from decaymerge.config import Config
 from decaymerge.config.base import Settings, refuse
-from decaymerge.config.datasets import TaskSettings
+from decaymerge.config.datasets import GaussianTask, TaskSettings
 from decaymerge.config.drawing import Drawing
 from decaymerge.config.experiment import Experiment, Network, Optimisation, Training
 from decaymerge.config.merging import MergeSettings
@@ -115,6 +115,7 @@ class EvaluateJob(Job):
     loss: Loss
     margin: float
     gap_by_layer: bool = False
+    effective_dimension: bool = False
 
     @classmethod
     def of(cls, config: Config, experiment: str, merge_set: str, weight_decay: str, block: str) -> Self:
@@ -128,6 +129,7 @@ class EvaluateJob(Job):
             loss=settings.training.loss,
             margin=settings.margin,
             gap_by_layer=settings.gap_by_layer,
+            effective_dimension=settings.effective_dimension,
         )
 
 
@@ -173,6 +175,13 @@ class ClaimsJob(Job):
             network=settings.network,
             training=settings.training,
             blocks=seed_blocks(settings),
+        )
+
+    @property
+    def orthogonal_inputs(self) -> bool:
+        """Whether the inputs of two tasks or more are orthogonal by the settings of their data."""
+        return len(self.data) > 1 and all(
+            isinstance(data, GaussianTask) and data.overlap in ("orthogonal", 0) for data in self.data
         )
 
 
