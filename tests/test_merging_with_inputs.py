@@ -131,7 +131,7 @@ def test_networks_that_diverged_merge_to_nan_and_collapsed_ones_to_zero() -> Non
     [
         ("least_squares", "least_squares"),
         ("projected_sum", "projected_sum"),
-        ({"method": "least_squares", "activations": "own"}, "least_squares=own,1e-06"),
+        ({"method": "least_squares", "activations": "own"}, "least_squares=own,1e-06,0"),
         (
             {"method": "least_squares", "ridge": -1},
             "merge[0].ridge = -1: Input should be greater than or equal",

@@ -112,4 +112,5 @@ def apply(merging: MergeSettings, weights: Sequence[Tensor], **available: object
     method = MERGE_METHODS[name]
     if missing := method.needs - available.keys():
         raise UserError(f"merge method {name} needs {' and '.join(sorted(missing))}, not available here")
-    return method.function(weights, **{key: available[key] for key in method.needs}, **parameters)
+    given = method.needs | (method.uses & available.keys())
+    return method.function(weights, **{key: available[key] for key in given}, **parameters)

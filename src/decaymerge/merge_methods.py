@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Coefficient = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Ridge = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 INPUTS = frozenset({"own_inputs", "merged_inputs"})
 REQUESTS = INPUTS | {"base", "layer"}
@@ -34,11 +35,13 @@ class MergeMethod:
     Attributes:
         function: Takes weights of shape (…, out, in), one for each network, and returns the merged ones.
         needs: Which of ``REQUESTS`` it asks for.
+        uses: Which of them it also takes where they are available: those with a default.
         parameters: Its settings by name, as ``inspect`` describes them.
     """
 
     function: "Callable[..., Tensor]"
     needs: frozenset[str]
+    uses: frozenset[str]
     parameters: dict[str, inspect.Parameter]
 
     @property
@@ -66,7 +69,11 @@ def merge_method(name: str) -> "Callable[[Callable[..., Tensor]], Callable[..., 
             if parameter.kind is parameter.KEYWORD_ONLY
         }
         settings = {key: parameter for key, parameter in keywords.items() if key not in REQUESTS}
-        MERGE_METHODS[name] = MergeMethod(function, REQUESTS & keywords.keys(), settings)
+        requests = {
+            key: keywords[key].default is inspect.Parameter.empty for key in REQUESTS & keywords.keys()
+        }
+        needs = frozenset(key for key, needed in requests.items() if needed)
+        MERGE_METHODS[name] = MergeMethod(function, needs, frozenset(requests) - needs, settings)
         return function
 
     return enter
@@ -106,26 +113,37 @@ def least_squares(
     *,
     own_inputs: "Sequence[Tensor]",
     merged_inputs: "Sequence[Tensor]",
-    activations: Literal["merged", "own"] = "merged",
+    base: "Tensor | None" = None,
+    activations: Literal["own", "merged"] = "own",
     ridge: Ridge = 1e-6,
+    shrinkage: Share = 0.0,
 ) -> "Tensor":
-    """argmin_W Σ_i ‖W H_i - W^(i) H_i‖²/n_i + ρ‖W‖², as RegMean does (Jin et al. 2023).
+    """argmin_W Σ_i ‖(W - W^(i)) H_i‖²/n_i + ρ‖W‖² on the inputs of each task, as RegMean (Jin et al. 2023).
 
     With ``merged`` activations, W gets those that the merged layers below give: ‖W H̃_i - W^(i) H_i‖², as RegMean++
-    does (Nguyen et al. 2025). ρ is ``ridge`` times the mean diagonal of Σ_i H̃_i H̃_iᵀ/n_i. Without a ridge, W is the
-    solution of least norm.
+    does (Nguyen et al. 2025). ρ is ``ridge`` times the mean diagonal of Σ_i G_i, with G_i = H̃_i H̃_iᵀ/n_i. Without a
+    ridge, W is the solution of least norm. ``shrinkage`` moves G_i towards its diagonal, as RegMean does with few
+    inputs. With a base, the weights are changes of it, and so is W: the ridge draws towards the base.
     """
     import torch
 
     inputs = merged_inputs if activations == "merged" else own_inputs
-    outputs = [h @ weight.mT for h, weight in zip(own_inputs, weights, strict=True)]
-    x = torch.cat([h / len(h) ** 0.5 for h in inputs])
-    y = torch.cat([h / len(h) ** 0.5 for h in outputs])
-    gram = x.mT @ x
-    rho = ridge * gram.diagonal().mean()
-    if rho == 0:
-        return minimum_norm(x, y)
-    return torch.linalg.solve(gram + rho * torch.eye(len(gram), dtype=gram.dtype), x.mT @ y).mT
+    grams, products, samples, targets = [], [], [], []
+    for weight, h, x in zip(weights, own_inputs, inputs, strict=True):
+        y = h @ weight.mT
+        if base is not None and activations == "merged":
+            y = y + (h - x) @ base.mT
+        gram, diagonal = x.mT @ x / len(x), x.square().mean(0)
+        grams.append((1 - shrinkage) * gram + shrinkage * diagonal.diag())
+        products.append((1 - shrinkage) * (x.mT @ y) / len(x) + shrinkage * diagonal[:, None] * weight.mT)
+        samples.append(x / len(x) ** 0.5)
+        targets.append(y / len(x) ** 0.5)
+    total = torch.stack(grams).sum(0)
+    rho = ridge * total.diagonal().mean()
+    if rho == 0 and not shrinkage:
+        return minimum_norm(torch.cat(samples), torch.cat(targets))
+    total = total.double() + rho * torch.eye(len(total), dtype=torch.float64)
+    return torch.linalg.solve(total, torch.stack(products).sum(0).double()).mT.to(weights[0].dtype)
 
 
 def minimum_norm(inputs: "Tensor", outputs: "Tensor") -> "Tensor":

@@ -88,6 +88,24 @@ def ask(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Form:
     )
 
 
+def build(config: Mapping[str, Any]) -> Any:
+    """The model of a config in evaluation mode: parameters on the meta device, buffers with their numbers.
+
+    The config is one of which ``ask`` knows the class.
+    """
+    import transformers
+    from accelerate import init_empty_weights
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    with _quiet(transformers), init_empty_weights(include_buffers=False):
+        settings = CONFIG_MAPPING[config["model_type"]].from_dict(
+            {key: value for key, value in config.items() if key != "quantization_config"}
+        )
+        model = _class_of(config, settings)(settings)
+        model.tie_weights()
+    return model.eval()
+
+
 def _count(settings: Any, key: str) -> int | None:
     """A whole number of a config; none where layers have different ones, or the config has no such key."""
     try:
