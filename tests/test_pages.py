@@ -169,3 +169,67 @@ def test_what_the_results_page_says_of_the_claims() -> None:
     assert set(verdicts.claim[verdicts.outcome == "assumption unmet"]) == {"alignment", "balance"}
     scans = verdicts[verdicts.experiment.str.startswith("scan/")]
     assert len(scans) == 8 and set(scans.outcome) == {"holds"}
+
+
+def sums_of(experiment: str, quantity: str = "error", weight_decay: float = 1e-3) -> pd.DataFrame:
+    """A quantity of the sum in the run beyond the paper, by merge set."""
+    table = rows_of(experiment, "beyond")
+    rows = table[
+        (table.quantity == quantity) & (table.model == "sum") & np.isclose(table.weight_decay, weight_decay)
+    ]
+    return rows.set_index("merge_set")
+
+
+def test_what_the_page_beyond_says_of_the_number_of_tasks() -> None:
+    widths = {width: sums_of(f"width{width}") for width in (64, 128, 256)}
+    works = {(width, name) for width, rows in widths.items() for name in rows.index if rows.high[name] < 0.01}
+    fails = {(width, name) for width, rows in widths.items() for name in rows.index if rows.low[name] > 0.01}
+    assert works == {(64, "a+b"), (128, "a+b"), (256, "a+b"), (256, "first_4")}
+    assert {(width, "all") for width in widths} < fails
+    assert not fails & {(64, "first_4"), (128, "first_4"), (256, "first_8")}
+    for width, rows in widths.items():
+        more = sums_of(f"width{width}", weight_decay=3e-3)
+        assert ((more["mean"] < rows.high) & (more["mean"] > rows.low) | (rows.high < 0.01)).all()
+        without = sums_of(f"width{width}", weight_decay=0)["mean"]
+        assert 0.005 < without["a+b"] < 0.02 and without["first_4"] > 0.11
+    assert widths[256].high["first_8"] < widths[64].low["first_8"]
+    without = [sums_of(f"width{width}", weight_decay=0).loc["first_8"] for width in (64, 256)]
+    assert without[1].high < without[0].low and without[1]["mean"] > without[0]["mean"] / 2
+
+
+def test_what_the_page_beyond_says_of_the_layers() -> None:
+    for experiment in ("width64", "width128", "width256", "linear64", *(f"depth{k}" for k in range(3, 7))):
+        table = rows_of(experiment, "beyond")
+        last = table.quantity[table.quantity.str.startswith("loss_increment_first")].str[-1].max()
+        for decay in (0.0, 1e-3, 3e-3):
+            gap = sums_of(experiment, "gap", decay)["mean"]
+            for order, expected in (("first", "1" if decay == 0 else "2"), ("last", last)):
+                parts = pd.DataFrame(
+                    {
+                        k: sums_of(experiment, f"loss_increment_{order}_{k}", decay)["mean"]
+                        for k in map(str, range(1, int(last) + 1))
+                    }
+                )
+                clear = gap[gap > 0.002].index
+                if decay > 0 or (order == "first" and experiment == "width64"):
+                    assert (parts.loc[clear].idxmax(axis=1) == expected).all(), (experiment, decay, order)
+    for width in (64, 128, 256):
+        ratio = sums_of(f"width{width}", "cross_term_2")["mean"]
+        assert ratio["all"] / ratio["a+b"] > 9
+        assert sums_of(f"width{width}", "cross_term_3").high["all"] < 0.7
+    terms = [sums_of(f"width{width}", "cross_term_2")["mean"] for width in (64, 256)]
+    assert ((terms[1] / terms[0]).between(0.9, 1)).all()
+    assert sums_of("width256", "cross_term_3").high["all"] < sums_of("width64", "cross_term_3").low["all"]
+
+
+def test_what_the_page_beyond_says_of_depth_and_time() -> None:
+    for k in (2, 3):
+        assert all(sums_of(f"depth{k}", weight_decay=decay).high.item() < 0.01 for decay in (1e-3, 3e-3))
+    times = rows_of("working_time", "beyond").set_index("weight_decay")
+    near = times.loc[1e-4:1e-2]  # type: ignore[misc]
+    assert (near.low < 1.3).all() and (near.high > 0.7).all() and near["mean"].between(0.75, 1.3).all()
+    assert times.index.min() == pytest.approx(1e-4) and times.loc[0.02, "high"] > 100
+    phases = rows_of("phases", "beyond")
+    gaps = phases[(phases.quantity == "gap") & (phases.model == "sum")].set_index("weight_decay")
+    assert (gaps.low[gaps.index > 1e-4] < 0).all() and (gaps.low[gaps.index < 1e-4] > 0).all()
+    assert 0.05 not in gaps.index, "all networks have collapsed"

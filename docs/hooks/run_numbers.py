@@ -16,7 +16,6 @@ import xarray as xr
 
 from decaymerge import claims, store
 from decaymerge.collapse import without_collapsed
-from decaymerge.provenance import made_by
 from decaymerge.statistics import interval
 
 NUMBERS = Path(__file__).parents[1] / "numbers"
@@ -66,12 +65,18 @@ def collect(results: Path, folder: Path) -> None:
         name: round(float(sum(table[name].sum() for table in benchmarks))) for name in ("s", "cpu_time")
     }
     run = {
-        "made_by": made_by(),
+        "made_by": _origin(results),
         "jobs": len(benchmarks),
         "wall_seconds": seconds["s"],
         "processor_seconds": seconds["cpu_time"],
     }
     (folder / "run.json").write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n")
+
+
+def _origin(results: Path) -> str:
+    """What made a run, from the first line of its tables; not this process, which may be of another revision."""
+    with sorted(results.glob("*/table.csv"))[0].open() as table:
+        return table.readline().removeprefix("# ").strip()
 
 
 def _by_rule_of_three(table: pd.DataFrame, experiment: Path) -> pd.DataFrame:
