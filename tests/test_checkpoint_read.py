@@ -54,6 +54,14 @@ READ: dict[str, Callable[[Path], Any]] = {
         save_file({QUERY: torch.zeros(16, 16)}, f / "other.safetensors"),
         config_with(f, transformers_weights="mine.safetensors"),
     ),
+    "weights in a folder that the config names": lambda f: (
+        (f / "sub").mkdir(),
+        (f / "model.safetensors").rename(f / "sub/mine.safetensors"),
+        save_file({QUERY: torch.zeros(16, 16)}, f / "model.safetensors"),
+        config_with(f, transformers_weights="sub/mine.safetensors"),
+    ),
+    "a class without layers": lambda f: config_with(f, architectures=["BertPreTrainedModel"]),
+    "a class of another type": lambda f: config_with(f, architectures=["GPT2Model"]),
     "shards": sharded,
     "a .bin": as_bin,
     "position_ids, which nobody needs any more": lambda f: edit(

@@ -133,6 +133,66 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         ),
         "is a Git LFS pointer, not the weights",
     ),
+    "weights that the config names and that are not there": (
+        lambda f: config_with(f, transformers_weights="mine.safetensors"),
+        "names mine.safetensors as transformers_weights, and it is not there",
+    ),
+    "other configs for other versions": (
+        lambda f: config_with(f, configuration_files=["config.5.0.0.json"]),
+        "names other configs for other versions",
+    ),
+    "a config of a hundred thousand brackets": (
+        lambda f: (f / "config.json").write_text("[" * 100_000),
+        "is not readable as JSON",
+    ),
+    "a shard outside": (
+        lambda f: (
+            sharded(f),
+            (f.parent / first_shard(f)).write_bytes((f / first_shard(f)).read_bytes()),
+            edit_index(
+                f,
+                lambda index: index["weight_map"].update(
+                    {
+                        name: f"../{file}"
+                        for name, file in index["weight_map"].items()
+                        if file == first_shard(f)
+                    }
+                ),
+            ),
+        ),
+        "put all files into one folder",
+    ),
+    "heads that do not divide the width": (
+        lambda f: config_with(f, num_attention_heads=3),
+        "transformers refuses this checkpoint of bert (ValueError",
+    ),
+    "a type of numbers that there is not": (
+        lambda f: config_with(f, dtype="nonsense"),
+        "transformers refuses this checkpoint of bert",
+    ),
+    "one matrix under two names": (
+        lambda f: edit(f, lambda tensors: tensors.update({f"bert.{QUERY}": torch.ones(16, 16)})),
+        f"{QUERY} of BertModel, which loads one of them",
+    ),
+    "a matrix of whole numbers": (
+        lambda f: edit(f, lambda tensors: tensors.update({QUERY: (100 * tensors[QUERY]).to(torch.int8)})),
+        "1 tensors hold no floating-point numbers, unlike BertModel: encoder.layer.0",
+    ),
+    "a matrix of complex numbers": (
+        lambda f: edit(f, lambda tensors: tensors.update({QUERY: tensors[QUERY].to(torch.complex64)})),
+        "1 tensors hold no floating-point numbers, unlike BertModel",
+    ),
+    "names of a model in parallel": (
+        lambda f: edit(
+            f,
+            lambda tensors: [tensors.update({f"module.{name}": tensors.pop(name)}) for name in list(tensors)],
+        ),
+        "All names begin with module., which is a wrapper's: save the model inside it",
+    ),
+    "layers without end in a part of the config": (
+        lambda f: config_with(f, vision_config={"encoder_layers": 10**8}),
+        "vision_config.encoder_layers is 100000000",
+    ),
     "a config that is a list": (
         lambda f: (f / "config.json").write_text("[]"),
         "holds a list, not a mapping",
@@ -217,6 +277,34 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
             config_with(f, quantization_config={"quant_method": "mxfp4"}),
         ),
         "has few bits, which mean nothing without their scale",
+    ),
+    "fp8 whose scales are of rows": (
+        lambda f: (
+            edit(
+                f,
+                lambda tensors: tensors.update(
+                    {QUERY: tensors[QUERY].to(torch.float8_e4m3fn), f"{QUERY}_scale_inv": torch.ones(16, 1)}
+                ),
+            ),
+            config_with(f, quantization_config={"quant_method": "fp8"}),
+        ),
+        "has (16, 1) scales for blocks of 128 x 128, where (1, 1) are expected",
+    ),
+    "fp8 with scales, of which the config says nothing": (
+        lambda f: edit(
+            f,
+            lambda tensors: tensors.update(
+                {QUERY: tensors[QUERY].to(torch.float8_e4m3fn), f"{QUERY}_scale_inv": torch.ones(1, 1)}
+            ),
+        ),
+        "fp8 whose config.json has no quantization_config",
+    ),
+    "integers of PyTorch's own quantisation": (
+        lambda f: as_bin(
+            f,
+            lambda tensors: tensors | {QUERY: torch.quantize_per_tensor(tensors[QUERY], 0.1, 0, torch.qint8)},
+        ),
+        "is sparse, quantised, or has no data",
     ),
     "fp8 without its scale": (
         lambda f: edit(f, lambda tensors: tensors.update({QUERY: tensors[QUERY].to(torch.float8_e4m3fn)})),

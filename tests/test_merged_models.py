@@ -219,6 +219,19 @@ def test_configs_are_compared_where_no_class_is_known(values: tuple[Any, Any], t
     assert decaymerge(*command).returncode == 0, "a key that only one of them has does not count"
 
 
+def test_other_names_of_labels_and_another_padding_are_told(tmp_path: Path) -> None:
+    for seed, name in enumerate("ab"):
+        bert(tmp_path / name, seed)
+    config_with(tmp_path / "a", id2label={"0": "good", "1": "bad"}, pad_token_id=0)
+    config_with(tmp_path / "b", id2label={"0": "bad", "1": "good"}, pad_token_id=1)
+    answer = decaymerge(
+        "merge-checkpoints", tmp_path / "a", tmp_path / "b", "--no-predict", "--output", tmp_path / "o"
+    )
+    assert answer.returncode == 0, answer.stderr
+    for key in ("id2label", "pad_token_id"):
+        assert f"warning: config.json: {key} is " in answer.stdout
+
+
 def test_another_tokenizer_is_told(tmp_path: Path) -> None:
     for seed, name in enumerate("ab"):
         bert(tmp_path / name, seed)

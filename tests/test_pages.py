@@ -193,8 +193,8 @@ def test_what_the_page_beyond_says_of_the_number_of_tasks() -> None:
         without = sums_of(f"width{width}", weight_decay=0)["mean"]
         assert 0.005 < without["a+b"] < 0.02 and without["first_4"] > 0.11
     assert widths[256].high["first_8"] < widths[64].low["first_8"]
-    without = [sums_of(f"width{width}", weight_decay=0).loc["first_8"] for width in (64, 256)]
-    assert without[1].high < without[0].low and without[1]["mean"] > without[0]["mean"] / 2
+    narrow, wide = (sums_of(f"width{width}", weight_decay=0).loc["first_8"] for width in (64, 256))
+    assert wide.high < narrow.low and wide["mean"] > narrow["mean"] / 2
 
 
 def test_what_the_page_beyond_says_of_the_layers() -> None:
@@ -226,9 +226,9 @@ def test_what_the_page_beyond_says_of_depth_and_time() -> None:
     for k in (2, 3):
         assert all(sums_of(f"depth{k}", weight_decay=decay).high.item() < 0.01 for decay in (1e-3, 3e-3))
     times = rows_of("working_time", "beyond").set_index("weight_decay")
-    near = times.loc[1e-4:1e-2]  # type: ignore[misc]
+    near = times[times.index < 0.015]
     assert (near.low < 1.3).all() and (near.high > 0.7).all() and near["mean"].between(0.75, 1.3).all()
-    assert times.index.min() == pytest.approx(1e-4) and times.loc[0.02, "high"] > 100
+    assert times.index.min() == pytest.approx(1e-4) and times.high.max() > 100
     phases = rows_of("phases", "beyond")
     gaps = phases[(phases.quantity == "gap") & (phases.model == "sum")].set_index("weight_decay")
     assert (gaps.low[gaps.index > 1e-4] < 0).all() and (gaps.low[gaps.index < 1e-4] > 0).all()

@@ -130,11 +130,13 @@ def refuse_foreign(path: Path) -> None:
     Raises:
         UserError: ``path`` is such a file.
     """
-    if path.is_file() and not REPLACE_ANYTHING.get() and not _is_result(path):
+    if os.path.lexists(path) and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path} is a device, a pipe or a link to nothing; give the name of a file")
+    if path.is_file() and not REPLACE_ANYTHING.get() and not is_result(path):
         raise UserError(f"{path} exists and was not made by decaymerge; give another name, or move it away")
 
 
-def _is_result(path: Path) -> bool:
+def is_result(path: Path) -> bool:
     """Whether a file says by its content that this project has made it."""
     with path.open("rb") as file:
         if not file.read(1):

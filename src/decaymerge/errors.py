@@ -11,8 +11,13 @@ class UserError(Exception):
     """
 
 
+def printable(text: object) -> str:
+    """Text in which characters that move the cursor, or that no terminal has, are escaped."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(text))
+
+
 def listed(names: Collection[str], most: int = 3) -> str:
     """The first names of many, and the number of the others."""
-    ordered = list(names)
+    ordered = [printable(name) for name in names]
     more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
     return f"{', '.join(ordered[:most])}{more}"

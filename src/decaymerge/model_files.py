@@ -32,6 +32,7 @@ SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)(?P<ending>\.
 NOT_OF_THE_MODEL = (
     *("README*", "*.md", ".*", "*.index.json", "trainer_state.json", "events.out.tfevents*", "manifest.json"),
     *(
+        "adapter_config.json",
         "merge.json",
         "*.log",
         "*.py[co]",
@@ -75,8 +76,10 @@ def choose(names: Collection[str], config: dict[str, Any]) -> Choice | None:
         config: Its ``config.json``.
     """
     explicit = config.get("transformers_weights")
-    for name in (explicit, *MAIN_FILES):
-        if isinstance(name, str) and name in names:
+    if isinstance(explicit, str):  # transformers reads this one or none
+        return Choice([explicit], []) if explicit in names else Choice([], [explicit])
+    for name in MAIN_FILES:
+        if name in names:
             return Choice([name], [])
     candidates = [name for name in sorted(names) if is_weights(name) and not ADAPTER.fullmatch(name)]
     by_ending = (
@@ -168,7 +171,7 @@ def read_json(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable as JSON ({error}); fetch the checkpoint again") from None
     if not isinstance(document, dict):
         raise UserError(

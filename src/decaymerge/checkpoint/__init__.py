@@ -45,6 +45,8 @@ class Checkpoint:
         """What is missing of the files, each in one line."""
         self.notes: list[str] = []
         """Lines about what lies in the folder and is not read."""
+        self._opened: dict[Path, Any] = {}
+        self._touched = 0
         self.files, named = self._weight_files()
         stored: dict[str, TensorInfo] = {}
         for file in self.files:
@@ -52,11 +54,12 @@ class Checkpoint:
             self.problems += problems
             self.notes += notes
             for name, info in header.items():
-                if name in stored:
+                if name in stored and not self._same(name, stored[name].file, file):
                     raise UserError(
-                        f"{name} is in {stored[name].file.name} and in {file.name}; give one of the files"
+                        f"{name} is in {stored[name].file.name} and in {file.name}, with other numbers; fetch the"
+                        " checkpoint again"
                     )
-                stored[name] = info
+                stored.setdefault(name, info)
         kinds.refuse_adapter(place, stored, self.folder / "adapter_config.json")
         self.quantisation = kinds.quantisation(self.config, stored)
         kinds.refuse_quantised(place, self.quantisation)
@@ -68,8 +71,6 @@ class Checkpoint:
         ]
         self.unmapped_bytes = sum(file.stat().st_size for file in legacy)
         """Bytes of the files that cannot be mapped: they are in memory as a whole."""
-        self._opened: dict[Path, Any] = {}
-        self._touched = 0
 
     def read(self, names: Sequence[str]) -> list[Tensor]:
         """Tensors in the order of ``names``, as stored and backed by the mapped file; quantised ones in float32.
@@ -102,6 +103,9 @@ class Checkpoint:
         tensor: Tensor = source[name] if isinstance(source, Mapping) else source.get_tensor(name)
         return tensor
 
+    def _same(self, name: str, one: Path, other: Path) -> bool:
+        return self._tensor(one, name).equal(self._tensor(other, name))
+
     def _weight_files(self) -> tuple[list[Path], set[str]]:
         """Weights files, and the tensors that an index names; missing files are added to ``problems``.
 
@@ -113,26 +117,43 @@ class Checkpoint:
                 self.problems.append(f"{self.place.name} is one of several shards; give their folder")
             return [self.place], set()
         names = {path.name for path in self.place.iterdir() if path.is_file()}
-        choice = rule.choose(names, self.config)
+        choice = rule.choose(names | self._inside(self.config.get("transformers_weights")), self.config)
         if choice is None:
             raise UserError(self._without_weights(names))
         read, tensors = choice.files, set[str]()
+        if not read:
+            raise UserError(
+                f"{self.place / 'config.json'} names {choice.missing[0]} as transformers_weights, and it is not"
+                " there; fetch it, or remove the key"
+            )
         self._lacks(choice.missing)
         if read[0].endswith(".index.json"):
             index = self.place / read[0]
             weight_map = read_json(index).get("weight_map")
             shards = {str(name) for name in weight_map.values()} if isinstance(weight_map, dict) else set()
-            if not shards or any(name != Path(name).name for name in shards):
+            there = set().union(*map(self._inside, shards))
+            outside = [name for name in shards if ".." in Path(name).parts or Path(name).is_absolute()]
+            if not shards or outside:
                 raise UserError(
-                    f"{index} has no weight_map from tensors to files next to it; fetch the checkpoint again"
+                    f"{index} has no weight_map from tensors to files in its folder"
+                    f"{f' ({listed(outside)} is outside)' if outside else ''}; put all files into one folder"
                 )
-            self._lacks(sorted(shards - names))
-            read, tensors = sorted(shards & names), set(weight_map or {})
+            self._lacks(sorted(shards - there))
+            read, tensors = sorted(there), set(weight_map or {})
             if not read:
                 raise UserError(f"{index} names {listed(sorted(shards))}, and none is there; fetch them")
-        if others := rule.not_read(names, read):
+        if others := rule.not_read(names, [Path(name).name for name in read]):
             self.notes.append(f"not read: {listed(others)}, as transformers reads {listed(read)}")
         return [self.place / name for name in read], tensors
+
+    def _inside(self, name: object) -> set[str]:
+        """A path relative to the folder, if there is such a file in it, or below it."""
+        if not isinstance(name, str):
+            return set()
+        path, folder = (self.place / name), self.place.resolve()
+        # A file may be a link to elsewhere, as in the hub's cache; its place may not.
+        inside = folder in (path.parent.resolve() / path.name).parents
+        return {name} if inside and path.is_file() else set()
 
     def _lacks(self, names: Sequence[str]) -> None:
         if names:
@@ -170,6 +191,8 @@ class Checkpoint:
             scale = scales.get(name)
             if name in self._scale_files:
                 continue
+            if scale is not None and scale in stored and name not in packed:
+                kinds.check_scale(self.place, name, info, stored[scale], self.config)
             if scale is not None and scale not in stored:
                 raise UserError(
                     f"{name} of {self.place} has few bits, which mean nothing without their scale; give the"

@@ -23,6 +23,8 @@ class Form(BaseModel):
     """Class of ``transformers``, or empty if it is unknown."""
     headless: str = ""
     """Class that the config names, where nothing of its masked-LM head is stored: the base model is complete."""
+    base_is_complete: str = ""
+    """Class of the base model, where a head is missing and the base model is complete."""
     reason: str = ""
     """Why the class is unknown."""
     parameters: int = 0
@@ -33,6 +35,10 @@ class Form(BaseModel):
     """Stored shape and shape in the class, where they differ."""
     unexpected: list[str] = []
     """Stored tensors that the class does not have."""
+    twice: dict[str, list[str]] = {}
+    """Tensors of the class for which several are stored, any of which could be the one that is loaded."""
+    other_types: list[str] = []
+    """Stored tensors of whole or complex numbers for which the class has floating-point ones."""
     unexpected_share: float = 0.0
     """Their share of all stored entries."""
     ignored: list[str] = []
@@ -63,6 +69,15 @@ class Form(BaseModel):
                 f"{len(self.mismatched)} tensors have another shape than in {self.class_name} ({share:.2%} of its"
                 f" parameters), such as {name} with {stored} for {expected}"
             )
+        lines += [
+            f"{listed(names)} are all {name} of {self.class_name}, which loads one of them"
+            for name, names in self.twice.items()
+        ]
+        if self.other_types:
+            lines.append(
+                f"{len(self.other_types)} tensors hold no floating-point numbers, unlike {self.class_name}:"
+                f" {listed(self.other_types)}"
+            )
         return lines
 
     def lines(self) -> list[str]:
@@ -75,11 +90,6 @@ class Form(BaseModel):
         ]
         if self.headless:
             lines[0] += f" (nothing is stored of the head of {self.headless}, which config.json names)"
-        if self.unexpected:
-            lines.append(
-                f"unexpected: {len(self.unexpected)} tensors that it does not have"
-                f" ({self.unexpected_share:.2%} of what is stored): {listed(self.unexpected)}"
-            )
         return lines
 
     def part_of(self, stored: str) -> str:

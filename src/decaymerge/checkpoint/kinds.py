@@ -1,5 +1,6 @@
 """Checkpoints that are no models in plain numbers: adapters, and quantised ones, of which two kinds can be read."""
 
+import math
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from decaymerge.checkpoint.reader import TensorInfo
 from decaymerge.errors import UserError
 from decaymerge.model_files import read_json
 
@@ -79,7 +81,7 @@ def quantisation(config: Mapping[str, Any], tensors: Collection[str]) -> str | N
             return "bitsandbytes"
         return str(method or "unknown")
     if any(name.endswith("weight_scale_inv") for name in tensors):
-        return "fp8"
+        return "fp8 whose config.json has no quantization_config"
     return None
 
 
@@ -93,6 +95,25 @@ def refuse_quantised(place: Path, kind: str | None) -> None:
         raise UserError(
             f"{place} is quantised ({kind}), and its integers are no weights: load it with transformers, call"
             " dequantize(), save it in 16 bits, and give that folder"
+        )
+
+
+def check_scale(
+    place: Path, name: str, matrix: TensorInfo, scale: TensorInfo, config: Mapping[str, Any]
+) -> None:
+    """Refuse scales that are not one for each block of a matrix in fp8, or one for all.
+
+    Raises:
+        UserError: the scale has another shape.
+    """
+    block = block_of(config)
+    rows, columns = ([1, 1, *matrix.shape][-2:]) if len(matrix.shape) > 1 else (1, 1)
+    expected = (*matrix.shape[:-2], math.ceil(rows / block[0]), math.ceil(columns / block[1]))
+    if math.prod(scale.shape) != 1 and tuple(scale.shape) != expected:
+        raise UserError(
+            f"{name} of {place} has {tuple(scale.shape)} scales for blocks of {block[0]} x {block[1]}, where"
+            f" {expected} are expected; state the blocks as weight_block_size in quantization_config, or give the"
+            " checkpoint in 16 bits"
         )
 
 

@@ -16,49 +16,72 @@ import torch
 
 from decaymerge.checkpoint.form import Form, Part
 from decaymerge.checkpoint.reader import TensorInfo
+from decaymerge.errors import UserError, printable
 
 
 def ask(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Form:
     """Build the class without memory, and load tensors without numbers into it."""
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        MODEL_FOR_PRETRAINING_MAPPING_NAMES,
+    )
 
+    of_pretraining = {
+        name
+        for names in (MODEL_FOR_MASKED_LM_MAPPING_NAMES, MODEL_FOR_PRETRAINING_MAPPING_NAMES)
+        for name in names.values()
+        if str(name).endswith(("ForMaskedLM", "ForPreTraining"))
+    }
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         return Form(reason=f"transformers {transformers.__version__} has no model_type {kind!r}")
     with _quiet(transformers):
         try:
-            settings = CONFIG_MAPPING[kind].from_dict(
-                {key: value for key, value in config.items() if key != "quantization_config"}
-            )
+            settings = settings_of(config)
             model_class = _class_of(config, settings)
             stored = {
                 name: torch.empty(info.shape, dtype=info.dtype or torch.int64, device="meta")
                 for name, info in tensors.items()
             }
             model, loading = _load(model_class, settings, stored)
-            headless = ""
-            if loading["missing_keys"] and model_class.__name__ in MODEL_FOR_MASKED_LM_MAPPING_NAMES.values():
+            headless = base_name = ""
+            if loading["missing_keys"]:
                 # Encoders of sentences are published so: trained as base models, with the pretraining's config.
                 base, base_loading = _load(_base_model(settings), settings, stored)
                 if not any(
                     base_loading[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")
                 ):
-                    headless, model, loading = model_class.__name__, base, base_loading
+                    base_name = type(base).__name__
+                    if model_class.__name__ in of_pretraining:
+                        headless, model, loading = model_class.__name__, base, base_loading
         except Exception as error:  # whatever a class does with a config that it does not understand
-            text = str(error).strip().split("\n")[0][:200]
-            return Form(reason=f"transformers cannot build it ({type(error).__name__}: {text})")
+            text = printable(str(error).strip().split("\n")[0][:200])
+            raise UserError(
+                f"transformers refuses this checkpoint of {kind} ({type(error).__name__}: {text}); correct its"
+                " config.json, or give --by-name to go on by the names of its tensors"
+            ) from None
     expected = model.state_dict()
     names = _names_in(model, list(tensors), expected)
     tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
     unknown = [name for name in tensors if names[name] not in expected]
     entries = {name: math.prod(info.shape) for name, info in tensors.items()}
     unexpected = [name for name in unknown if {name, names[name]} & loading["unexpected_keys"]]
+    alike = [
+        name
+        for name in tensors
+        if names[name] in expected and _has_shape_of(tensors[name], expected[names[name]])
+    ]
+    stored_names: dict[str, list[str]] = {}
+    for name in alike:
+        stored_names.setdefault(names[name], []).append(name)
     return Form(
         class_name=type(model).__name__,
         headless=headless,
-        settings=json.loads(settings.to_json_string(use_diff=False)),
+        base_is_complete=base_name,
+        settings=json.loads(settings.to_json_string(use_diff=False))
+        | {"architectures": [type(model).__name__]},
         parameters=sum(tensor.numel() for name, tensor in expected.items() if name not in tied),
         missing={
             name: expected[name].numel() for name in sorted(loading["missing_keys"]) if name in expected
@@ -68,6 +91,12 @@ def ask(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Form:
             for name, stored_shape, shape in sorted(loading["mismatched_keys"], key=str)
         },
         unexpected=unexpected,
+        twice={name: found for name, found in stored_names.items() if len(found) > 1},
+        other_types=[
+            name
+            for name in alike
+            if tensors[name].dtype is None and expected[names[name]].is_floating_point()
+        ],
         unexpected_share=sum(entries[name] for name in unexpected) / max(1, sum(entries.values())),
         ignored=[name for name in unknown if name not in unexpected],
         tied={
@@ -88,6 +117,28 @@ def ask(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Form:
     )
 
 
+def settings_of(config: Mapping[str, Any]) -> Any:
+    """The config as its class reads it, without what it says of quantisation: tensors are read as their numbers."""
+    from transformers import PreTrainedConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    plain = PreTrainedConfig._decode_special_floats(without_quantisation(config))
+    return CONFIG_MAPPING[plain["model_type"]].from_dict(plain)
+
+
+def without_quantisation(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config in which neither the whole model nor a part of it is quantised."""
+    return {
+        key: without_quantisation(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key != "quantization_config"
+    }
+
+
+def _has_shape_of(info: TensorInfo, expected: torch.Tensor) -> bool:
+    return tuple(info.shape) == tuple(expected.shape)
+
+
 def build(config: Mapping[str, Any]) -> Any:
     """The model of a config in evaluation mode: parameters on the meta device, buffers with their numbers.
 
@@ -95,12 +146,9 @@ def build(config: Mapping[str, Any]) -> Any:
     """
     import transformers
     from accelerate import init_empty_weights
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     with _quiet(transformers), init_empty_weights(include_buffers=False):
-        settings = CONFIG_MAPPING[config["model_type"]].from_dict(
-            {key: value for key, value in config.items() if key != "quantization_config"}
-        )
+        settings = settings_of(config)
         model = _class_of(config, settings)(settings)
         model.tie_weights()
     return model.eval()
@@ -126,7 +174,12 @@ def _class_of(config: Mapping[str, Any], settings: Any) -> Any:
     architectures = config.get("architectures")
     if isinstance(architectures, list) and architectures and isinstance(architectures[0], str):
         found = getattr(transformers, architectures[0], None)
-        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+        if (
+            isinstance(found, type)
+            and issubclass(found, transformers.PreTrainedModel)
+            and found.config_class is type(settings)
+            and not found.__name__.endswith("PreTrainedModel")  # has no layers
+        ):
             return found
     return _base_model(settings)
 

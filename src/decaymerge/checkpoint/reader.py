@@ -110,11 +110,13 @@ def _tensors_in(file: Path, content: Any) -> tuple[dict[str, Tensor], list[str],
         )
     tensors = {str(name): value.detach() for name, value in content.items() if isinstance(value, Tensor)}
     not_dense = [
-        name for name, value in tensors.items() if value.layout is not torch.strided or value.is_meta
+        name
+        for name, value in tensors.items()
+        if value.layout is not torch.strided or value.is_meta or value.is_quantized
     ]
     if not_dense:
         raise UserError(
-            f"{file}: {not_dense[0]} is sparse or has no data; save the checkpoint with dense tensors"
+            f"{file}: {not_dense[0]} is sparse, quantised, or has no data; save the checkpoint with dense tensors"
         )
     return {name: value.resolve_neg() for name, value in tensors.items()}, problems, notes
 

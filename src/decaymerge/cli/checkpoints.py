@@ -183,6 +183,8 @@ def merge_checkpoints(
         merge.refuse_existing(output)
     sources = _sources(job, cache, partial=partial, by_name=by_name)
     merge.refuse_other_parts(sources)
+    if output is not None:
+        merge.refuse_inside(output, sources)
     for line in merge.warnings(sources, job):
         print(f"warning: {line}")
     if predict:
@@ -261,6 +263,4 @@ def _sources(job: "CheckpointsJob", cache: Path, *, partial: bool, by_name: bool
     sources = Sources(models, base, forms)
     for name, checkpoint in opened.items():
         print("\n".join(f"{name}: {line}" for line in [*forms[name].lines(), *checkpoint.notes]))
-    for line in sources.notes:
-        print(line)
     return sources

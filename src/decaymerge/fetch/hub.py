@@ -45,8 +45,9 @@ def from_hub(model: ScanModel, scratch: Path) -> dict[str, str]:
     beside = [path for path in files if rule.belongs(path) or rule.has_weights_of_its_own(path)]
     top = {path for path in files if "/" not in path}
     digests |= get(beside)
-    choice = rule.choose(top, read_json(target / "config.json"))
-    if choice is None:
+    config = read_json(target / "config.json")
+    choice = rule.choose(top | {str(config.get("transformers_weights"))} & files.keys(), config)
+    if choice is None or not choice.files:
         raise UserError(
             f"{source} has no weights that transformers reads, only {listed(sorted(files), 6)}; give a repository"
             " with weights of transformers"
@@ -55,7 +56,7 @@ def from_hub(model: ScanModel, scratch: Path) -> dict[str, str]:
     if choice.files[0].endswith(".index.json"):
         weight_map = read_json(target / choice.files[0]).get("weight_map")
         shards = {str(file) for file in weight_map.values()} if isinstance(weight_map, dict) else set()
-        digests |= get(sorted(shards & top))
+        digests |= get(sorted(shards & files.keys()))
     shutil.rmtree(target / ".cache", ignore_errors=True)
     return digests
 

@@ -25,8 +25,7 @@ EMBEDDING_NAME = re.compile(
 class Sources:
     """Checkpoints of one architecture that are to be merged and, optionally, the base that they were trained from.
 
-    The constructor compares their configs, their headers, and their tensors until one differs. A tensor that the
-    class does not have is left out unless all of them hold it.
+    The constructor compares their configs, their headers, and their tensors until one differs.
 
     Args:
         models: Checkpoints by name. The first one decides the type in which the merged checkpoint is stored.
@@ -44,8 +43,6 @@ class Sources:
         forms: Mapping[str, Form] | None = None,
     ) -> None:
         self.models, self.base = models, base
-        self.notes: list[str] = []
-        """Lines about tensors that are left out."""
         checkpoints = models if base is None else {**models, BASE: base}
         first, *others = checkpoints
         forms = forms or {}
@@ -56,7 +53,6 @@ class Sources:
                 for owner, checkpoint in ((first, models[first]), (name, checkpoints[name]))
             ]
             compare_configs(first, configs[0], name, configs[1], with_defaults=known)
-        self._leave_out(checkpoints, forms)
         for name in others:
             _compare_tensors(first, models[first], name, checkpoints[name])
             _compare_buffers(first, models[first], name, checkpoints[name])
@@ -65,23 +61,6 @@ class Sources:
                 raise UserError(f"{name} and {other} are the same checkpoint; give two different ones")
         self.untrained = [name for name in models if base is not None and _are_equal(models[name], base)]
         """Names of the models that are the base itself."""
-
-    def _leave_out(self, checkpoints: Mapping[str, Checkpoint], forms: Mapping[str, Form]) -> None:
-        """Leave out tensors that the class does not have, and that not all of the checkpoints hold."""
-        for name, checkpoint in checkpoints.items():
-            unexpected = forms[name].unexpected if name in forms else []
-            left_out = [
-                tensor
-                for tensor in unexpected
-                if any(tensor not in other.tensors for other in checkpoints.values())
-            ]
-            for tensor in left_out:
-                del checkpoint.tensors[tensor]
-            if left_out:
-                self.notes.append(
-                    f"left out, not in {forms[name].class_name} and not in every checkpoint: {listed(left_out)} of"
-                    f" {name}"
-                )
 
     @property
     def first(self) -> Checkpoint:
@@ -152,6 +131,8 @@ def _compare_buffers(first: str, reference: Checkpoint, name: str, other: Checkp
                 f"{tensor} holds floating-point numbers in only one of {first} and {name}; save both as the same"
                 " transformers class"
             )
+        if tensor.endswith("num_batches_tracked"):  # of BatchNorm: it counts steps of training
+            continue
         if info.dtype is None and not reference.read([tensor])[0].equal(other.read([tensor])[0]):
             raise UserError(
                 f"{tensor} is {type_name(reference.read([tensor])[0].dtype)}, which is not summed, and differs"

@@ -58,7 +58,7 @@ def compare_configs(
     for key, value, other_value in _differences(reference, other, with_defaults):
         raise UserError(
             f"config.json: {key} is {_plain(value)} in {first} and {_plain(other_value)} in {name}; only networks"
-            " of the same form can be merged"
+            " of the same form can be merged: write the same in both, if it changes no output"
         )
 
 
@@ -74,6 +74,18 @@ def _differences(
             yield from _differences(values[0], values[1], with_defaults, f"{before}{key}.")
         else:
             yield f"{before}{key}", *values
+
+
+def different_meanings(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for each config that names outputs in another way, or pads with another token, than the first one."""
+    first, *others = configs
+    return [
+        f"config.json: {key} is {_plain(configs[first][key])} in {first} and {_plain(configs[name][key])} in"
+        f" {name}; the merged model has the one of {first}"
+        for name in others
+        for key in ("id2label", "pad_token_id")
+        if key in configs[first] and key in configs[name] and configs[first][key] != configs[name][key]
+    ]
 
 
 def _plain(value: Any) -> str:

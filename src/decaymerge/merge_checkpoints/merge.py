@@ -1,6 +1,7 @@
 """Write the merged checkpoint, shard by shard; its folder appears when all of it is written."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -9,11 +10,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from decaymerge.atomic import atomic_folder
+from decaymerge.atomic import atomic_folder, is_result
+from decaymerge.checkpoint.model_class import without_quantisation
 from decaymerge.errors import UserError
 from decaymerge.merge import apply
 from decaymerge.merge_checkpoints import Sources, is_embedding, stored_bytes, type_name
-from decaymerge.merge_checkpoints.configs import different_tokenizers
+from decaymerge.merge_checkpoints.configs import different_meanings, different_tokenizers
 from decaymerge.model_files import belongs, has_weights_of_its_own, is_tokenizer
 from decaymerge.progress import progress_bar
 from decaymerge.provenance import provenance
@@ -34,7 +36,7 @@ def merged_tensor(sources: Sources, job: CheckpointsJob, tensor: str) -> Tensor:
     """
     info = sources.first.tensors[tensor]
     if info.dtype is None:
-        return sources.first.read([tensor])[0].clone()
+        return sources.first.read([tensor])[0].contiguous().clone()
     summands, base = sources.read(tensor)
     available = {} if base is None else {"base": base}
     total: Tensor = apply(job.method, summands, **available)
@@ -93,6 +95,20 @@ def refuse_existing(output: Path) -> None:
         raise UserError(f"--output {output} exists and is not empty; give another folder, or remove it")
 
 
+def refuse_inside(output: Path, sources: Sources) -> None:
+    """Refuse an output inside a folder that is read: later it would count as a part of that model.
+
+    Raises:
+        UserError: ``output`` is in the folder of a model or of the base.
+    """
+    checkpoints = [*sources.models.values(), *([] if sources.base is None else [sources.base])]
+    for checkpoint in checkpoints:
+        if checkpoint.folder.resolve() in output.resolve().parents:
+            raise UserError(
+                f"--output {output} is inside {checkpoint.folder}, which is read; give a place outside"
+            )
+
+
 def _save(shard: dict[str, Tensor], path: Path) -> None:
     try:
         save_file(shard, path, metadata={"format": "pt"})
@@ -110,22 +126,32 @@ def _copy_files(sources: Sources, folder: Path) -> None:
     has_tokenizer = any(is_tokenizer(path) for path in files_beside(origins[0]))
     for origin in origins:
         for path in files_beside(origin):
+            if is_result(origin / path):
+                continue  # a scan or a report that lies there
             if (folder / path).exists() or (origin != origins[0] and has_tokenizer and is_tokenizer(path)):
                 continue
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(origin / path, folder / path)
     config = folder / "config.json"
-    if sources.first.quantisation and config.exists():
-        settings = json.loads(config.read_text())
-        settings.pop("quantization_config", None)
-        settings |= {"dtype": "float32", "torch_dtype": "float32"}
-        config.write_text(json.dumps(settings, indent=2) + "\n")
+    settings = json.loads(config.read_text()) if config.exists() else {}
+    plain = without_quantisation(
+        {key: value for key, value in settings.items() if key != "transformers_weights"}
+    )
+    if sources.first.quantisation:
+        plain |= {"dtype": "float32", "torch_dtype": "float32"}
+    if plain != settings:
+        config.write_text(json.dumps(plain, indent=2) + "\n")
 
 
 def files_beside(folder: Path) -> list[str]:
     """Files of a model beside its weights, in its folder and in those below, and weights of parts of it there."""
-    paths = sorted(str(path.relative_to(folder).as_posix()) for path in folder.rglob("*") if path.is_file())
-    return [path for path in paths if belongs(path) or has_weights_of_its_own(path)]
+    paths: list[str] = []
+    seen = {folder.resolve()}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if (Path(place) / name).resolve() not in seen]
+        seen |= {(Path(place) / name).resolve() for name in folders}
+        paths += [(Path(place) / name).relative_to(folder).as_posix() for name in names]
+    return [path for path in sorted(paths) if belongs(path) or has_weights_of_its_own(path)]
 
 
 def refuse_other_parts(sources: Sources) -> None:
@@ -152,6 +178,7 @@ def warnings(sources: Sources, job: CheckpointsJob) -> list[str]:
     lines = [f"{name} is the base itself: its task vector is zero" for name in sources.untrained]
     folders = {name: checkpoint.folder for name, checkpoint in sources.models.items()}
     lines += different_tokenizers(folders)
+    lines += different_meanings({name: checkpoint.config for name, checkpoint in sources.models.items()})
     if sources.base is None and job.method != "average":
         not_maps = [
             name
