@@ -193,8 +193,6 @@ def types_seen(model: Any, folder: Path) -> set[str]:
     """Types of the parts of a model all of whose layers with roles have been seen at work, from its checkpoint."""
     checkpoint = Checkpoint(folder)
     form = judge(checkpoint)
-    if not form.class_name:  # the class refuses the config of a tiny model; names have been right
-        return {str(model.config.model_type)}
     modules = [f"{name}." for name in uses(model)]
     unseen, types = set(), set()
     for name, place in places_of(checkpoint, form).items():

@@ -100,11 +100,13 @@ def tiny(model_type: str) -> Any:
 
 
 def _without_layer_types(content: dict[str, Any]) -> dict[str, Any]:
-    """A config, in which lists with an entry for each layer take their defaults again."""
+    """A config, in which lists with entries for layers take their defaults again."""
     return {
         key: _without_layer_types(value) if isinstance(value, dict) else value
         for key, value in content.items()
-        if not str(key).endswith(("layer_types", "no_rope_layers"))
+        if not str(key).endswith(
+            ("layer_types", "no_rope_layers", "stage_names", "out_features", "out_indices")
+        )
     }
 
 

@@ -56,6 +56,9 @@ def ask(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Form:
                     base_name = type(base).__name__
                     if model_class.__name__ in of_pretraining:
                         headless, model, loading = model_class.__name__, base, base_loading
+        except ImportError as error:  # a library that only this class needs
+            text = printable(str(error).strip().split("\n")[0][:200])
+            return Form(reason=f"its class needs more than transformers ({text})")
         except Exception as error:  # whatever a class does with a config that it does not understand
             text = printable(str(error).strip().split("\n")[0][:200])
             raise UserError(
