@@ -15,7 +15,7 @@ from torch.nn.functional import softplus
 from builders_checkpoints import bert, gpt2, tensors_of
 from decaymerge import store
 from decaymerge.checkpoint import Checkpoint
-from decaymerge.cli.checkpoints import merge_checkpoints
+from decaymerge.cli.merge_checkpoints import merge_checkpoints
 from decaymerge.errors import UserError
 from decaymerge.merge_checkpoints import Sources, is_embedding
 from decaymerge.merge_checkpoints.predicted_interference import (
@@ -76,7 +76,6 @@ def reference_prediction(
                 "action": action,
                 "inner_product": sum((matrix * summed[j]).sum() for j in others),
                 "interference": interference,
-                "collides": interference >= 0.25,
             }
             per_model.append(xr.Dataset({name: float(value) for name, value in variables.items()}))
         shape = {"rows": summed[0].shape[0], "columns": summed[0].shape[1], "matrix": name}
@@ -133,9 +132,9 @@ def test_orthogonal_and_same_inputs(dtype: Any) -> None:
         update(rng, x[rows]).astype(dtype) for rows in (slice(0, 6), slice(6, 12), slice(0, 6))
     )
     for model in measure_matrix([first, apart]):
-        assert model["interference"] < 1e-6 and model["overlap"] < 1e-10 and not model["collides"]
+        assert model["interference"] < 1e-6 and model["overlap"] < 1e-10
     for model in measure_matrix([first, same]):
-        assert 0.5 < model["interference"] < 1.5 and model["collides"]
+        assert 0.5 < model["interference"] < 1.5
         assert 0 <= model["overlap"] <= 1 + 1e-6
     for model in measure_matrix([first, first]):
         assert model["interference"] == pytest.approx(1, rel=1e-5)
@@ -152,7 +151,7 @@ def test_rank_one_is_one_direction() -> None:
 def test_matrix_that_a_model_has_not_changed() -> None:
     change = np.random.default_rng(2).standard_normal((8, 5)).astype(np.float32)
     still, other = measure_matrix([np.zeros((8, 5), np.float32), change])
-    assert np.isnan(still["interference"]) and still["directions"] == 0 and not still["collides"]
+    assert np.isnan(still["interference"]) and still["directions"] == 0
     assert other["interference"] == 0 and np.isnan(other["overlap"])
 
 

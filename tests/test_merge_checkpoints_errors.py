@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from builders_checkpoints import QUERY, bert, berts
-from decaymerge.cli.checkpoints import merge_checkpoints
+from decaymerge.cli.merge_checkpoints import merge_checkpoints
 from decaymerge.errors import UserError
 
 

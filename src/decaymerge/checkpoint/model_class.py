@@ -152,6 +152,8 @@ def build(config: Mapping[str, Any]) -> Any:
 
     with _quiet(transformers), init_empty_weights(include_buffers=False):
         settings = settings_of(config)
+        for part in (settings, settings.get_text_config()):
+            part.use_cache = False  # every pass is over whole inputs
         model = _class_of(config, settings)(settings)
         model.tie_weights()
     return model.eval()

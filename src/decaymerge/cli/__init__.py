@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from decaymerge import __version__
-from decaymerge.cli import checkpoints, claims, stages, user
+from decaymerge.cli import checkpoints, claims, merge_checkpoints, stages, user
 from decaymerge.cli.arguments import Command
 from decaymerge.errors import UserError
 from decaymerge.provenance import provenance
@@ -33,7 +33,7 @@ def _options(
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, callback=_options
 )
-for part in (stages, claims, checkpoints, user):
+for part in (stages, claims, checkpoints, merge_checkpoints, user):
     for command in part.app.registered_commands:
         command.cls = Command
     app.add_typer(part.app)

@@ -35,7 +35,7 @@ ByName = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files even if decaymerge has not made them.")
 ]
-OUTPUTS = ("output", "report", "plot", "traces_output")
+OUTPUTS: tuple[str, ...] = ("output", "report", "plot", "traces_output")
 """Names of the parameters that are written. All other paths are read."""
 
 

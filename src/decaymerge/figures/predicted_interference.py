@@ -38,11 +38,6 @@ def draw(job: FigureJob, predictions: Sequence[xr.Dataset]) -> Figure:
         ax.set(xlabel="layer" if has_layers else "matrix", ylabel="interference", ylim=(0, None))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_title(panel_title, parse_math=False)
-    for ax in axes[:-1]:
-        threshold = prediction.attrs["collides_from"]
-        ax.axhline(
-            threshold, color="grey", linewidth=0.8, linestyle="--", label=f"collides from {threshold:g}"
-        )
     axes[-1].set(ylabel="overlap of leading inputs", ylim=(0, 1))
     label_panels(axes)
     legend_below(figure, axes)

@@ -42,14 +42,13 @@ class Sources:
         base: Checkpoint | None = None,
         forms: Mapping[str, Form] | None = None,
     ) -> None:
-        self.models, self.base = models, base
+        self.models, self.base, self.forms = models, base, dict(forms or {})
         checkpoints = models if base is None else {**models, BASE: base}
         first, *others = checkpoints
-        forms = forms or {}
-        known = all(name in forms and forms[name].settings for name in checkpoints)
+        known = all(name in self.forms and self.forms[name].settings for name in checkpoints)
         for name in others:
             configs = [
-                forms[owner].settings if known else checkpoint.config
+                self.forms[owner].settings if known else checkpoint.config
                 for owner, checkpoint in ((first, models[first]), (name, checkpoints[name]))
             ]
             compare_configs(first, configs[0], name, configs[1], with_defaults=known)

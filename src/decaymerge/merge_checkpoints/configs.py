@@ -93,6 +93,11 @@ def _plain(value: Any) -> str:
     return text if len(text) < 100 else f"{text[:100]}…"
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder says which token has which number. Without, ``transformers`` may make up a tokenizer."""
+    return any(next(folder.glob(pattern), None) for pattern in TOKENIZER_CONTENT)
+
+
 def different_tokenizers(folders: Mapping[str, Path]) -> list[str]:
     """A line for each checkpoint whose tokenizer gives other numbers than that of the first one that has one."""
     lines: list[str] = []

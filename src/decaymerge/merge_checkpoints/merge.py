@@ -3,15 +3,17 @@
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from decaymerge.atomic import atomic_folder, is_result
 from decaymerge.checkpoint.model_class import without_quantisation
+from decaymerge.config.merging import asks_for_inputs
 from decaymerge.errors import UserError
 from decaymerge.merge import apply
 from decaymerge.merge_checkpoints import Sources, is_embedding, stored_bytes, type_name
@@ -49,7 +51,20 @@ def merged_tensor(sources: Sources, job: CheckpointsJob, tensor: str) -> Tensor:
     return weight
 
 
-def write(sources: Sources, job: CheckpointsJob, output: Path, max_shard_bytes: int) -> None:
+def rest_of(job: CheckpointsJob) -> CheckpointsJob:
+    """The job for tensors that no input shows: the method itself, or a sum or an average where it needs inputs."""
+    if not asks_for_inputs([job.method]):
+        return job
+    return job.model_copy(update={"method": "average" if job.base is None else "sum"})
+
+
+def write(
+    sources: Sources,
+    job: CheckpointsJob,
+    output: Path,
+    max_shard_bytes: int,
+    solved: Mapping[str, Path] | None = None,
+) -> None:
     """Write the merged checkpoint in the form that ``transformers`` reads; one shard is in memory at a time.
 
     Args:
@@ -57,12 +72,14 @@ def write(sources: Sources, job: CheckpointsJob, output: Path, max_shard_bytes: 
         job: The merge method, and what ``merge.json`` records.
         output: Folder to write.
         max_shard_bytes: Largest size of a weights file, in bytes.
+        solved: Files of the tensors that were merged before, from inputs.
 
     Raises:
         UserError: ``output`` exists and is not empty or cannot be written, an entry of a checkpoint is infinite or
             NaN, or a sum is too large for its type.
     """
     refuse_existing(output)
+    rest = rest_of(job)
     sizes = stored_bytes(sources.first)
     shards = split_state_dict_into_shards_factory(
         sizes,
@@ -74,7 +91,8 @@ def write(sources: Sources, job: CheckpointsJob, output: Path, max_shard_bytes: 
         for file, names in shards.filename_to_tensors.items():
             shard: dict[str, Tensor] = {}
             for name in names:
-                shard[name] = merged_tensor(sources, job, name)
+                file_of = (solved or {}).get(name)
+                shard[name] = load_file(file_of)[name] if file_of else merged_tensor(sources, rest, name)
                 bar.update(sizes[name])
             _save(shard, folder / file)
         if shards.is_sharded:

@@ -50,9 +50,6 @@ from decaymerge.merge_checkpoints import Sources, is_embedding
 from decaymerge.progress import progress_bar
 from decaymerge.scan.spectral import frobenius_norm, spectral_norm
 
-COLLISION_THRESHOLD = 0.25
-"""Two networks collide in a matrix if the interference is at least this large. The threshold is ours, not the
-paper's: shallow networks that were trained on the same Gaussian inputs with other labels have .25 to .35."""
 LANCZOS_SHARE = 0.05
 """Lanczos computes the singular vectors if they are at most this share of the smaller dimension, where it is faster
 than a full decomposition."""
@@ -68,7 +65,6 @@ LONG_NAMES = {
     "action": "‖Δ_B V_A‖_F, action of the sum of the others on the model's leading input directions",
     "inner_product": "⟨Δ_A, Δ_B⟩, sum over A's inputs of how far B moves them where A has moved them",
     "interference": "‖Δ_B V_A‖_F / ‖Δ_A V_A‖_F, predicted interference",
-    "collides": "1 where the predicted interference reaches the threshold",
 }
 ORDER = ("Q", "K", "V", "QKV", "O", "M1", "M2", "E1", "E2")
 """Roles of a layer, as an input meets them."""
@@ -129,7 +125,7 @@ def matrices_of(checkpoint: Checkpoint) -> list[Matrix]:
     return [known[order] for order in sorted(known)] + others
 
 
-def predict(sources: Sources) -> xr.Dataset:
+def predict(sources: Sources, *, norms_alone: bool = False) -> xr.Dataset:
     """The variables of ``LONG_NAMES`` ``(matrix, model)``: norms, overlaps and predicted interference.
 
     One matrix of each model is in memory at a time. Ranks, overlaps and interference are NaN where a model has not
@@ -137,6 +133,7 @@ def predict(sources: Sources) -> xr.Dataset:
 
     Args:
         sources: The checkpoints that are to be merged.
+        norms_alone: Only ``frobenius_norm``, which takes less time than the merge.
 
     Returns:
         Dataset over ``matrix`` and ``model``, with role, layer and shape (``rows``, ``columns``) of each matrix.
@@ -156,14 +153,17 @@ def predict(sources: Sources) -> xr.Dataset:
             summands = [tensor.numpy() for tensor in sources.read(matrix.name)[0]]
             if matrix.stored_inputs_first:
                 summands = [summand.T for summand in summands]
-            measures.append(measure_matrix(summands))
+            if norms_alone:
+                measures.append([{"frobenius_norm": float(np.linalg.norm(summand))} for summand in summands])
+            else:
+                measures.append(measure_matrix(summands))
             bar.update()
     variables: dict[str, Any] = {
         name: (
             ("matrix", "model"),
             np.array([[model[name] for model in row] for row in measures]).reshape(-1, len(sources.models)),
         )
-        for name in LONG_NAMES
+        for name in (["frobenius_norm"] if norms_alone else LONG_NAMES)
     }
     dataset = xr.Dataset(
         variables,
@@ -178,13 +178,12 @@ def predict(sources: Sources) -> xr.Dataset:
         },
         attrs={
             "summed": "weights" if sources.base is None else "task vectors",
-            "collides_from": COLLISION_THRESHOLD,
             "no_matrix": json.dumps(
                 [name for name in sources.first.tensors if name not in {matrix.name for matrix in matrices}]
             ),
         },
     )
-    return store.describe(dataset, LONG_NAMES)
+    return store.describe(dataset, {name: LONG_NAMES[name] for name in variables})
 
 
 def measure_matrix(matrices: Sequence[np.ndarray]) -> list[dict[str, float]]:
@@ -214,7 +213,6 @@ def measure_matrix(matrices: Sequence[np.ndarray]) -> list[dict[str, float]]:
                 "action": action,
                 "inner_product": float(np.vdot(summand.matrix, total - summand.matrix)),
                 "interference": interference,
-                "collides": float(interference >= COLLISION_THRESHOLD),
             }
         )
     return measures

@@ -1,48 +1,87 @@
-"""The table that merging prints: the predicted interference of every matrix, and a summary."""
+"""The tables that merging prints: what is expected of each role, and the matrices of which most is expected."""
+
+from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
 
+LARGEST = 5
+"""Number of matrices that are named."""
 
-def prediction_table(predicted: xr.Dataset) -> str:
-    """One line a matrix, with a number for each model in each column, and the summary at the end."""
+
+def norms_table(predicted: xr.Dataset) -> str:
+    """Median of the norms of what is summed, for each role, and the matrices with the largest change by others.
+
+    Args:
+        predicted: ``frobenius_norm (matrix, model)``.
+    """
     symbol = "Δ" if predicted.attrs["summed"] == "task vectors" else "W"
-    columns = {
-        f"‖{symbol}‖_F": predicted.frobenius_norm,
-        "spectral norm": predicted.spectral_norm,
-        "stable rank": predicted.stable_rank,
-        "overlap": predicted.overlap,
-        f"⟨{symbol}_A, {symbol}_B⟩": predicted.inner_product,
-        "interference": predicted.interference,
-    }
-    models = predicted.model.values.tolist()
-    header = ["matrix", "role", *columns, ""]
-    rows = [header]
-    for i in range(predicted.sizes["matrix"]):
-        matrix = predicted.isel(matrix=i)
-        cells = [
-            " ".join(_number(value) for value in values.isel(matrix=i).values) for values in columns.values()
-        ]
-        mark = "collides" if matrix.collides.any() else ""
-        rows.append([str(matrix["matrix"].values), str(matrix.role.values), *cells, mark])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    norms = predicted.frobenius_norm
+    others = np.sqrt((norms**2).sum("model") - norms**2)
+    title = f"median ‖{symbol}‖_F"
+    unchanged = int((norms == 0).all("model").sum())
     lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        by_role(predicted, {title: norms}),
+        largest(predicted, {f"‖{symbol}‖_F of the others": others}, "largest changes by the other models"),
+        "from weights alone nothing ranks matrices better than this norm; --inputs does",
     ]
+    if unchanged:
+        lines.append(f"{unchanged} of {predicted.sizes['matrix']} matrices are unchanged in all models")
+    return "\n".join(lines)
+
+
+def inputs_table(measured: xr.Dataset) -> str:
+    """What the other models do on the inputs, for each role, and the matrices with the largest effect.
+
+    Args:
+        measured: ``action_on_inputs`` and ``output_change (matrix, model)``.
+    """
+    columns = {
+        "others' action / own": measured.action_on_inputs,
+        "change of the output, to first order": measured.output_change,
+    }
     return "\n".join(
-        [f"predicted interference; in each column: {', '.join(models)}", *lines, summary(predicted)]
+        [
+            by_role(measured, columns),
+            largest(
+                measured, columns, "largest changes of the output", by="change of the output, to first order"
+            ),
+        ]
     )
 
 
-def summary(predicted: xr.Dataset) -> str:
-    """One line: the number of matrices that collide, and of those that no model has changed."""
-    colliding = int(predicted.collides.any("model").sum())
-    unchanged = int((predicted.frobenius_norm == 0).all("model").sum())
-    line = f"{colliding} of {predicted.sizes['matrix']} matrices collide: interference of at least"
-    line += f" {predicted.attrs['collides_from']:g}, a threshold of ours that many good merges pass"
-    return line + (f"; {unchanged} are unchanged in all models" if unchanged else "")
+def by_role(dataset: xr.Dataset, columns: Mapping[str, xr.DataArray]) -> str:
+    """A line for each role: the number of its matrices, and medians over them for each model."""
+    models = dataset.model.values.tolist()
+    rows = [["role", "matrices", *columns]]
+    for role in dict.fromkeys(dataset.role.values.tolist()):
+        chosen = dataset.role == role
+        cells = [_numbers(values.where(chosen, drop=True).median("matrix")) for values in columns.values()]
+        rows.append([str(role), str(int(chosen.sum())), *cells])
+    return f"medians over matrices; in each column: {', '.join(models)}\n{_aligned(rows)}"
 
 
-def _number(value: float) -> str:
-    """Three digits, or "-" for NaN."""
-    return f"{value:.3g}" if np.isfinite(value) else "-"
+def largest(
+    dataset: xr.Dataset, columns: Mapping[str, xr.DataArray], title: str, by: str | None = None
+) -> str:
+    """The matrices with the largest values of a column, in any model."""
+    key = columns[by or next(iter(columns))].max("model").fillna(-1)
+    order = np.argsort(-key.values, kind="stable")[:LARGEST]
+    rows = [[title, *columns]]
+    rows += [
+        [str(dataset["matrix"].values[i]), *(_numbers(values.isel(matrix=i)) for values in columns.values())]
+        for i in order
+    ]
+    return _aligned(rows)
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _numbers(values: xr.DataArray) -> str:
+    """Three digits for each model, or "-" for NaN."""
+    return " ".join(f"{value:.3g}" if np.isfinite(value) else "-" for value in values.values)

@@ -239,6 +239,8 @@ class CheckpointsJob(Job):
     """Sources, as they were given."""
     base: str | None
     method: MergeSettings
+    inputs: dict[str, str] = Field(default_factory=dict)
+    """File of each model's inputs, by the model's name."""
 
 
 def format_weight_decay(weight_decay: float) -> str:
