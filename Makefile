@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: default smoke paper beyond sensitivity report docs test test-all slurm-test fault-test browser check \
+.PHONY: default smoke paper beyond inputs sensitivity report docs test test-all slurm-test fault-test browser check \
 	check-paper bench lint format lock schema clean
 
 snakemake_in := $(BIN)/python -m decaymerge.workflow.run
@@ -21,6 +21,9 @@ paper: $(INSTALLED)
 
 beyond: $(INSTALLED)
 	@$(snakemake_in) runs/beyond config/beyond.yaml $(ARGS)
+
+inputs: $(INSTALLED)
+	@$(snakemake_in) runs/inputs config/inputs.yaml $(ARGS)
 
 sensitivity: $(INSTALLED)
 	@$(snakemake_in) runs/sensitivity config/sensitivity.yaml $(ARGS)
@@ -82,10 +85,11 @@ check: default
 	$(BIN)/pytest -m default_run $(ARGS)
 
 # The numbers of the pages that come from the longer runs, compared with new ones; hours.
-check-paper: paper sensitivity beyond
+check-paper: paper sensitivity beyond inputs
 	$(BIN)/python docs/hooks/run_numbers.py compare runs/paper/results docs/numbers/paper
 	$(BIN)/python docs/hooks/run_numbers.py compare runs/sensitivity/results docs/numbers/sensitivity
 	$(BIN)/python docs/hooks/run_numbers.py compare runs/beyond/results docs/numbers/beyond
+	$(BIN)/python docs/hooks/run_numbers.py compare runs/inputs/results docs/numbers/inputs
 
 # Ratios, each measured side by side; half an hour on an idle machine, and 12 GB of scratch space in $TMPDIR.
 bench: $(INSTALLED)

@@ -111,3 +111,19 @@ def test_minilm(tmp_path: Path) -> None:
         ),
     )
     assert not loaded["missing_keys"] and not loaded["unexpected_keys"] and network.config.num_labels == 1
+
+
+@pytest.mark.slow
+def test_minilm_with_inputs(tmp_path: Path) -> None:
+    """Small: of its numbers, the prediction by inputs means something, as it needs no trained network."""
+    script = REPOSITORY / "examples/minilm_inputs.py"
+    arguments = [sys.executable, str(script), "--small", "--output", str(tmp_path)]
+    environment = os.environ | {"DECAYMERGE_CACHE": str(CACHE)}
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    models = {row["model"] for row in results["accuracy"]}
+    assert models == {"own", "sum", "average", "scaled, 200", "least squares, 20", "least squares, 200"}
+    for row in results["rank_correlation"]:
+        if row["predictor"] == "output_change":
+            assert row["spearman"] > 0.95 and row["median_ratio"] == pytest.approx(1, abs=0.1)
