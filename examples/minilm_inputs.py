@@ -3,9 +3,9 @@
 usage: python examples/minilm_inputs.py [--small] [--output FOLDER] [--seed N]
 
 Tasks and training are those of ``examples/minilm.py``, without weight decay. The merges are ``sum``, ``average``,
-``scaled`` (with the coefficient that is best on the inputs), and ``least_squares`` on 20, 200 and 1000 training texts
-of each task, without labels. Accuracies are on 1000 other texts. The predicted change of the output by each matrix
-is compared with the measured one, on 200 of these. ``--small`` takes a minute; its numbers mean nothing.
+``scaled`` (with the coefficient that is best on the inputs), and ``least_squares`` on 20, 200 and 1000 training
+texts of each task, without labels. Accuracies are on 1000 other texts. The predicted change of the output by each
+matrix is compared with the measured one, on 200 of these. ``--small`` takes a minute; its numbers mean nothing.
 """
 
 import argparse
