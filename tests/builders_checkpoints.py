@@ -45,6 +45,13 @@ def bert(
     return str(folder)
 
 
+def with_words(folder: Path, count: int = 30) -> None:
+    """A tokenizer of ``count`` tokens, whose words are w0, w1, …"""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    (folder / "vocab.txt").write_text("\n".join([*special, *(f"w{i}" for i in range(count - len(special)))]))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+
+
 def berts(folder: Path, names: str | list[str], dtype: torch.dtype = torch.float32) -> list[str]:
     """Random BERTs of these names, all different."""
     return [bert(folder / name, seed, dtype) for seed, name in enumerate(names)]

@@ -15,7 +15,7 @@ import pytest
 import xarray as xr
 import yaml
 
-from builders_checkpoints import bert
+from builders_checkpoints import bert, with_words
 from builders_runs import write_networks, write_summaries
 from commands import SnakemakeServer, command_names, decaymerge
 from conftest import REPOSITORY, Workflow
@@ -195,6 +195,8 @@ def server(smoke: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Snakema
     (folder / ".venv/.installed").touch()
     for seed, name in enumerate(CHECKPOINTS):
         bert(folder / name, seed)
+        with_words(folder / name)
+        (folder / f"{name.lower()}.txt").write_text("w1 w2\nw3 w4\nw5\n")
     write_small_beyond(folder / "runs/beyond/results")
     (folder / "results").symlink_to("runs/smoke/results")
     server = SnakemakeServer(folder)

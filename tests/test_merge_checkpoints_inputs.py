@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from builders_architectures import MODELS
-from builders_checkpoints import bert, config_with, digests, edit
+from builders_checkpoints import bert, config_with, digests, edit, with_words
 from commands import decaymerge
 from decaymerge import store
 from decaymerge.checkpoint import Checkpoint
@@ -349,9 +349,8 @@ def test_bad_inputs_are_one_line(kind: str, tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".merging*"))
 
 
-def classifiers(folder: Path, words: int = 12) -> None:
+def classifiers(folder: Path) -> None:
     """Two classifiers with a tokenizer of single words."""
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(words))]
     for seed, name in enumerate("ab"):
         torch.manual_seed(seed)
         config = hf.BertConfig(
@@ -359,13 +358,12 @@ def classifiers(folder: Path, words: int = 12) -> None:
             num_hidden_layers=2,
             num_attention_heads=2,
             intermediate_size=32,
-            vocab_size=len(vocabulary),
+            vocab_size=17,
             id2label={0: "bad", 1: "good"},
             label2id={"bad": 0, "good": 1},
         )
         hf.BertForSequenceClassification(config).save_pretrained(folder / name)
-        (folder / name / "vocab.txt").write_text("\n".join(vocabulary))
-        (folder / name / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+        with_words(folder / name, 17)
 
 
 def test_texts_labels_and_the_best_coefficient(tmp_path: Path) -> None:
