@@ -1,5 +1,6 @@
 """Merge methods that look at the tasks' inputs, against numpy; how many tasks fit; the claims about them."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from decaymerge.claims.networks import Run
 from decaymerge.config.experiment import Network
 from decaymerge.config.merging import merge_name
 from decaymerge.errors import UserError
-from decaymerge.evaluate.effective_dimension import RIDGE, effective_dimensions
+from decaymerge.evaluate.effective_dimension import RIDGES, effective_dimensions
 from decaymerge.merge import merge
 from decaymerge.store import weights_of
 from decaymerge.workflow.jobs import ClaimsJob, MergeJob
@@ -172,11 +173,11 @@ def test_effective_dimensions_are_those_of_the_formula() -> None:
         for task, network in zip(data, networks, strict=True)
     ]
     grams = [h.T @ h / len(h) for h in hidden]
-    rho = RIDGE * np.diag(sum(grams)).mean()
-    for task, gram in enumerate(grams):
+    for (task, gram), (r, ridge) in itertools.product(enumerate(grams), enumerate(RIDGES)):
+        rho = ridge * np.diag(gram).mean()
         expected = np.trace(gram @ np.linalg.inv(gram + rho * np.eye(len(gram))))
-        assert float(dimensions[task, 1, -1, 1]) == pytest.approx(expected, rel=1e-8)
-    assert float(dimensions[0, 1, -1, 0]) == pytest.approx(6, abs=0.01)  # half of the coordinates
+        assert float(dimensions[task, 1, -1, 1, r]) == pytest.approx(expected, rel=1e-8)
+    assert float(dimensions[0, 1, -1, 0, 0]) == pytest.approx(6, abs=0.01)  # half of the coordinates
 
 
 def test_the_number_of_tasks_at_which_a_merge_fails() -> None:

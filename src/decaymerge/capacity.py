@@ -32,7 +32,7 @@ def error_of_counts(summary: xr.Dataset) -> xr.DataArray:
 
 
 def share_of_width(summary: xr.Dataset, hidden: Sequence[int]) -> xr.DataArray:
-    """Σ_i r_i(k) over the width of layer k's inputs, the largest over k ≥ 2, (tasks, weight_decay, seed)."""
+    """Σ_i r_i(k) over the width of layer k's inputs, the largest over k ≥ 2, (tasks, weight_decay, seed, ridge)."""
     above_first = summary.effective_dimension.isel(layer=slice(1, None))
     widths = xr.DataArray(list(hidden), {"layer": above_first.layer})
     used = above_first.sum("task", min_count=1)
@@ -60,7 +60,7 @@ def first_above(values: xr.DataArray, threshold: float) -> xr.DataArray:
 
 
 def capacity(summary: xr.Dataset, hidden: Sequence[int]) -> xr.Dataset:
-    """Numbers of tasks that fit: ``measured (weight_decay, seed, model)`` and ``predicted (weight_decay, seed)``.
+    """Numbers of tasks that fit: ``measured (weight_decay, seed, model)``, ``predicted (weight_decay, seed, ridge)``.
 
     Measured: the number at which the training error passes 1%. Predicted: the number at which the effective
     dimensions of the tasks' activations add up to more than the width of a layer. Either is inf where it lies

@@ -16,14 +16,15 @@ from torch import Tensor
 from decaymerge.config.experiment import Network
 from decaymerge.network import activations
 
-RIDGE = 1e-6
-"""ρ over the mean diagonal of Σ_i G_i, the default of the merge method ``least_squares``."""
+RIDGES = (1e-6, 1.0)
+"""ρ over the mean diagonal of a task's G_i: that of the merge method ``least_squares``, and one that counts the
+directions in which activations are larger than in the mean."""
 
 
 def effective_dimensions(
     network: Network, own: Sequence[Sequence[Tensor]], inputs: Sequence[Tensor]
 ) -> xr.DataArray:
-    """r_i of the inputs of each layer, (task, seed, step, layer).
+    """r_i of the inputs of each layer, (task, seed, step, layer, ridge).
 
     Args:
         network: Activation and depth.
@@ -31,21 +32,23 @@ def effective_dimensions(
         inputs: Inputs of each task, shape (seed, sample, d).
     """
     seeds, steps = own[0][0].shape[:2]
-    dimensions = np.full((len(own), seeds, steps, network.depth), np.nan)
+    dimensions = np.full((len(own), seeds, steps, network.depth, len(RIDGES)), np.nan)
     for seed, step in np.ndindex(seeds, steps):
         layers = [
             [samples[seed].double(), *activations(network, _at(weights, seed, step), samples[seed].double())]
             for weights, samples in zip(own, inputs, strict=True)
         ]
-        for k, hidden in enumerate(zip(*layers, strict=True)):
-            rho = RIDGE * sum(float(h.square().mean(0).mean()) for h in hidden)
-            for task, h in enumerate(hidden):
+        for task, hidden in enumerate(layers):
+            for k, h in enumerate(hidden):
                 # The eigenvalues of G_i that are not zero are those of H_i H_iᵀ/n, the smaller one of both.
                 gram = (h.mT @ h if h.shape[0] > h.shape[1] else h @ h.mT) / len(h)
-                if gram.isfinite().all() and rho > 0:
+                mean = float(h.square().mean())
+                if gram.isfinite().all() and mean > 0:
                     eigenvalues = torch.linalg.eigvalsh(gram).clamp_min(0)
-                    dimensions[task, seed, step, k] = float((eigenvalues / (eigenvalues + rho)).sum())
-    return xr.DataArray(dimensions, dims=("task", "seed", "step", "layer"))
+                    dimensions[task, seed, step, k] = [
+                        float((eigenvalues / (eigenvalues + ridge * mean)).sum()) for ridge in RIDGES
+                    ]
+    return xr.DataArray(dimensions, {"ridge": list(RIDGES)}, ("task", "seed", "step", "layer", "ridge"))
 
 
 def _at(weights: Sequence[Tensor], seed: int, step: int) -> list[Tensor]:

@@ -1,5 +1,7 @@
 """The table of an experiment: what its summary holds at the last step, as means over seeds with intervals."""
 
+import itertools
+
 import pandas as pd
 import xarray as xr
 
@@ -28,9 +30,9 @@ def quantities(summary: xr.Dataset) -> xr.Dataset:
     for layer in last.layer.values:
         values[f"stable_rank_{layer}"] = last.stable_rank.sel(layer=layer, drop=True)
     if "effective_dimension" in last:
-        for layer in last.layer.values:
-            dimension = last.effective_dimension.sel(layer=layer, drop=True)
-            values[f"effective_dimension_{layer}"] = dimension.where(last.model == "own")
+        for layer, ridge in itertools.product(last.layer.values, last.ridge.values):
+            dimension = last.effective_dimension.sel(layer=layer, ridge=ridge, drop=True)
+            values[f"effective_dimension_{layer}_{ridge:g}"] = dimension.where(last.model == "own")
     if "loss_increment" in last:
         by_layer = {"cross_term": last.cross_term}
         by_layer |= {

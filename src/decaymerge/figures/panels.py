@@ -16,8 +16,8 @@ MODEL_LABELS = {
     "sum": "sum of weights",
     "average": "average of weights",
     "projected_sum": "sum, W₁ on its inputs",
-    "least_squares": "least squares, own activations",
-    "least_squares=merged,1e-06,0": "least squares, merged activations",
+    "least_squares": "least squares",
+    "least_squares=merged,1e-06,0": "least squares, merged",
 }
 TEST_STYLES = {"own network, test data": 3, "sum of weights, test data": 6}
 """Styles of lines on test data, by their label."""

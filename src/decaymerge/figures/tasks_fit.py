@@ -15,6 +15,11 @@ from decaymerge.figures.style import COLOURS, MARKERS, RANGE_OVER_SEEDS, label_p
 from decaymerge.workflow.jobs import FigureJob
 
 LINES = ("sum", "least_squares")
+RIDGE = 1.0
+"""Ridge of the effective dimensions that are drawn."""
+POINTS = (
+    "right: number of tasks at 1% error, median and range over seeds; hollow: λ = 0; at the edge: not reached"
+)
 
 
 def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
@@ -29,7 +34,7 @@ def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
     decays = summaries[0].weight_decay.values
     columns = len(decays) + 1
     figure, axes = panels(
-        2 * columns, "\n".join([*describe_sweep(job.experiments), RANGE_OVER_SEEDS]), columns=columns
+        2 * columns, "\n".join([*describe_sweep(job.experiments), RANGE_OVER_SEEDS, POINTS]), columns=columns
     )
     for column, decay in enumerate(decays):
         errors, shares = axes[column], axes[columns + column]
@@ -40,7 +45,7 @@ def draw(job: FigureJob, summaries: Sequence[xr.Dataset]) -> Figure:
                 values = 100 * error_of_counts(at).sel(model=model).squeeze("weight_decay", drop=True)
                 label = f"width {width}, {MODEL_LABELS[model]}"
                 line_with_band(errors, values, label, style, dashed=model == "sum")
-            share = share_of_width(at, hidden).squeeze("weight_decay", drop=True)
+            share = share_of_width(at, hidden).sel(ridge=RIDGE).squeeze("weight_decay", drop=True)
             line_with_band(shares, share, f"width {width}, {MODEL_LABELS['least_squares']}", style)
         errors.axhline(100 * PASSES, color="black", linestyle=":", linewidth=1)
         shares.axhline(1, color="black", linestyle=":", linewidth=1)
@@ -70,7 +75,7 @@ def _predicted_against_measured(
         most = float(counts.attrs["most"])
         largest = max(largest, most)
         for decay in decays:
-            at = counts.sel(weight_decay=decay)
+            at = counts.sel(weight_decay=decay, ridge=RIDGE)
             measured, predicted = (
                 values.clip(max=most) for values in (at.measured.sel(model=model), at.predicted)
             )
@@ -90,6 +95,4 @@ def _predicted_against_measured(
     ax.set_xticks(ticks, map(str, ticks))
     ax.set_yticks(ticks, map(str, ticks))
     ax.minorticks_off()
-    ax.set(
-        xlabel="tasks that fit, predicted", ylabel="measured", title=f"{MODEL_LABELS[model]}; hollow: λ = 0"
-    )
+    ax.set(xlabel="tasks that fit, predicted", ylabel="measured", title=MODEL_LABELS[model])
