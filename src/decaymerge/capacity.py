@@ -60,7 +60,7 @@ def first_above(values: xr.DataArray, threshold: float) -> xr.DataArray:
 
 
 def capacity(summary: xr.Dataset, hidden: Sequence[int]) -> xr.Dataset:
-    """Numbers of tasks that fit: ``measured (weight_decay, seed, model)``, ``predicted (weight_decay, seed, ridge)``.
+    """Numbers of tasks: ``measured (weight_decay, seed, model)``, and ``predicted (weight_decay, seed, ridge)``.
 
     Measured: the number at which the training error passes 1%. Predicted: the number at which the effective
     dimensions of the tasks' activations add up to more than the width of a layer. Either is inf where it lies
