@@ -38,6 +38,7 @@ INSTEAD = {
     "make test": "make -n test",
     "make slurm-test": "make -n slurm-test",
     "make report": "make -n report",  # the page of it makes one of the smoke run
+    "make inputs": "make -n inputs",
     "make beyond": "make -n beyond",  # the fixture makes small experiments of the same names
     # tests/test_examples.py runs them; here that they find their packages.
     "python examples/minimal.py": "python -c 'import torch' && python -m py_compile examples/minimal.py",

@@ -1,7 +1,8 @@
 """Write the tables of the pages from ``docs/numbers``: ``python docs/hooks/page_tables.py``.
 
-A table stands between ``<!-- name run -->`` and ``<!-- end -->``. The function ``name`` of ``results_tables.py`` or
-``beyond_tables.py`` writes it, from the folder ``docs/numbers/run`` (see ``run_numbers.py``).
+A table stands between ``<!-- name run -->`` and ``<!-- end -->``. The function ``name`` of ``results_tables.py``,
+``beyond_tables.py`` or ``inputs_tables.py`` writes it, from the folder ``docs/numbers/run`` (see
+``run_numbers.py``).
 """
 
 import re
@@ -9,12 +10,16 @@ import sys
 from pathlib import Path
 
 import beyond_tables
+import inputs_tables
 import results_tables
 
 DOCS = Path(__file__).parents[1]
 PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("**/*.md"))]
 BLOCK = re.compile(r"(?<=<!-- )(\w+) (\w+) -->\n.*?<!-- end", re.DOTALL)
-WRITERS = {writer.__name__: writer for writer in (*results_tables.WRITERS, *beyond_tables.WRITERS)}
+WRITERS = {
+    writer.__name__: writer
+    for writer in (*results_tables.WRITERS, *beyond_tables.WRITERS, *inputs_tables.WRITERS)
+}
 
 
 def written(text: str) -> str:

@@ -15,6 +15,7 @@ import pandas as pd
 import xarray as xr
 
 from decaymerge import claims, store
+from decaymerge.capacity import capacity
 from decaymerge.collapse import without_collapsed
 from decaymerge.statistics import interval
 
@@ -60,6 +61,9 @@ def collect(results: Path, folder: Path) -> None:
         store.write_table(pd.concat(interference), folder / "interference.csv")
     if (results / "phases/summary.nc").exists():
         store.write_table(_working_time(results / "phases/summary.nc"), folder / "working_time.csv")
+    capacities = [_capacity(path) for path in sorted(results.glob("*/summary.nc"))]
+    if capacities := [table for table in capacities if table is not None]:
+        store.write_table(pd.concat(capacities), folder / "capacity.csv")
     benchmarks = [pd.read_csv(path, sep="\t") for path in results.parent.glob("benchmarks/**/*.tsv")]
     seconds = {
         name: round(float(sum(table[name].sum() for table in benchmarks))) for name in ("s", "cpu_time")
@@ -123,6 +127,31 @@ def _working_time(path: Path) -> pd.DataFrame:
     return (
         times.drop_vars("p").where(times.n > 0, drop=True).to_dataframe().reset_index().drop(columns="model")
     )
+
+
+def _capacity(path: Path) -> pd.DataFrame | None:
+    """Numbers of tasks at which merges pass 1% error, and the predicted ones: medians over seeds and their range.
+
+    Those beyond the largest number that was tried count as that number. None for an experiment without effective
+    dimensions.
+    """
+    summary = without_collapsed(store.read(path, "error"))
+    if "effective_dimension" not in summary:
+        return None
+    evaluation = next(path.parent.glob("evaluate/**/*.nc"))
+    with xr.open_dataset(evaluation) as dataset:
+        hidden = json.loads(dataset.attrs["settings"])["network"]["hidden"]
+    counts = capacity(summary, hidden)
+    values = {f"measured, {model}": counts.measured.sel(model=model) for model in counts.model.values}
+    values |= {f"predicted, {ridge:g}": counts.predicted.sel(ridge=ridge) for ridge in counts.ridge.values}
+    rows = []
+    for name, of_seeds in values.items():
+        for decay in counts.weight_decay.values:
+            tasks = of_seeds.sel(weight_decay=decay).clip(max=counts.attrs["most"])
+            ends = {"mean": tasks.median(), "low": tasks.min(), "high": tasks.max(), "n": tasks.count()}
+            row = {"experiment": path.parent.name, "number": name, "weight_decay": decay}
+            rows.append(row | {key: float(value) for key, value in ends.items()})
+    return pd.DataFrame(rows)
 
 
 def numbers(folder: Path) -> pd.DataFrame:
