@@ -218,7 +218,7 @@ def findings(run: Path) -> str:
             f"gap {fashion.cell('gap', 'sum', 0)} at λ = 0, {fashion.cell('gap', 'sum', 1e-3)} at 1e-3",
         ],
         [
-            "Lemmas and theorems of the paper",
+            "Lemmas and theorems, the paper's and ours",
             f"{len(outcomes) - len(refuted)} of {len(outcomes)} claims are not contradicted",
             f"contradicted: {', '.join(refuted)}",
         ],

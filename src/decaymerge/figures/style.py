@@ -21,7 +21,9 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">"]
 DASHES: list[tuple[float, ...]] = [(), (4, 1.5), (1, 1), (3, 1, 1, 1), (5, 1, 1, 1, 1, 1)]
 PANEL_INCHES = (2.7, 2.3)
 LEGEND_INCHES = 1.6
-"""Width of one entry of a legend."""
+"""Least width of one entry of a legend."""
+HANDLE_INCHES, LETTER_INCHES = 0.6, 0.07
+"""Width of the line in an entry with the space around it, and of a letter."""
 BAND = 80
 """Percentage of the seeds that a band covers. Quantiles are the same on a linear and on a log axis."""
 OVER_SEEDS = "lines: mean over seeds; bands: 10% to 90% quantile over seeds"
@@ -64,7 +66,8 @@ def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
         entries |= dict(zip(labels, handles, strict=True))
         if (legend := ax.get_legend()) is not None:
             legend.remove()
-    columns = max(1, int(figure.get_figwidth() / LEGEND_INCHES))
+    longest = max((len(label) for label in entries), default=0)
+    columns = max(1, int(figure.get_figwidth() / max(LEGEND_INCHES, HANDLE_INCHES + LETTER_INCHES * longest)))
     figure.legend(
         list(entries.values()), list(entries), loc="outside lower center", ncols=columns, frameon=False
     )
