@@ -258,3 +258,24 @@ def test_least_squares_does_not_reproduce_tasks_that_share_directions() -> None:
         verdict.outcome == "assumption unmet"
         and "span 12 dimensions one by one, and 6 together" in verdict.note
     )
+
+
+def test_evaluations_have_effective_dimensions_where_they_are_asked_for() -> None:
+    import torch
+
+    from decaymerge.evaluate import evaluate
+    from decaymerge.workflow.jobs import EvaluateJob
+
+    data, networks = data_and_networks(2, network=RELU, steps=40, kept_steps=3)
+    job = EvaluateJob(
+        merge_set="a+b",
+        task_names=["a", "b"],
+        weight_decay=0.0,
+        network=Network.model_validate(RELU),
+        loss="logistic",
+        margin=1.0,
+        effective_dimension=True,
+    )
+    evaluation = evaluate(job, data, networks, None, torch.device("cpu"))
+    dimension = evaluation.effective_dimension
+    assert dimension.dims == ("seed", "step", "task", "ridge", "layer") and dimension.notnull().all()

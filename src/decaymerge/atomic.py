@@ -85,6 +85,26 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder beside ``path`` for intermediate files; leftovers of killed processes are removed.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+    path = path.absolute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path), suffix=".tmp"))
+    except OSError as error:
+        raise _refusal(path, error) from None
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _prefix(path: Path) -> str:
     """Beginning of the name of a temporary, which says who writes it: ``.NAME.HOST-PROCESS.``."""
     return f".{path.name}.{socket.gethostname()}-{os.getpid()}."

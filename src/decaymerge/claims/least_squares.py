@@ -138,6 +138,10 @@ def _dependence(run: Run, own: list[list[Tensor]], inputs: list[Tensor]) -> str:
     return ""
 
 
+def _is_apart(job: ClaimsJob) -> bool:
+    return job.orthogonal_inputs and job.training.optimiser != "sgd"
+
+
 def _is_descent_apart(job: ClaimsJob) -> bool:
     return job.orthogonal_inputs and job.training.optimiser == "gd" and job.training.finish is None
 
@@ -145,7 +149,8 @@ def _is_descent_apart(job: ClaimsJob) -> bool:
 def _has_few_samples(job: ClaimsJob) -> bool:
     """Whether the samples of all tasks together are no more than the units of each layer."""
     samples = sum(data.samples for data in job.data)
-    return len(job.data) > 1 and samples <= min(job.network.hidden, default=0)
+    few = len(job.data) > 1 and samples <= min(job.network.hidden, default=0)
+    return few and job.training.optimiser != "sgd"
 
 
 LEAST_SQUARES_CLAIMS = [
@@ -158,7 +163,7 @@ LEAST_SQUARES_CLAIMS = [
         assumptions="inputs of the tasks in orthogonal spans; any weights",
         kind="equality",
         when="every kept step",
-        applies=lambda job: job.orthogonal_inputs,
+        applies=_is_apart,
         measure=least_squares_projects,
     ),
     Claim(

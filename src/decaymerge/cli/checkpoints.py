@@ -33,7 +33,7 @@ def check_files(files: dict[str, Path | None], plot: Path | None) -> None:
 
 
 @app.command()
-def fetchmodel_of(source: Source, path: ModelPath = "", sha256: Sha256 = None, cache: Cache = CACHE) -> None:
+def fetch_model(source: Source, path: ModelPath = "", sha256: Sha256 = None, cache: Cache = CACHE) -> None:
     """Fetch a checkpoint into the cache, verify it, and print its folder."""
     from decaymerge.fetch import model
 

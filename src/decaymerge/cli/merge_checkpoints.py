@@ -132,25 +132,26 @@ def merge_checkpoints(
         merge.refuse_inside(output, sources)
     for line in merge.warnings(sources, job):
         print(f"warning: {line}")
-    scratch_place = None if output is None else output.absolute().parent
-    if scratch_place is not None:
-        scratch_place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".merging-", dir=scratch_place) as scratch:
-        if inputs:
-            from decaymerge import store
-            from decaymerge.merge_checkpoints import at_hand
+    if inputs:
+        from decaymerge import store
+        from decaymerge.atomic import scratch_folder
+        from decaymerge.merge_checkpoints import at_hand
+        from decaymerge.merge_checkpoints.with_inputs import solved_tensors
 
-            auto = parameters.get("coefficient") == AUTO
-            job, effects = at_hand.merge(job, sources, inputs, labels or [], Path(scratch), auto=auto)
+        auto = parameters.get("coefficient") == AUTO
+        with scratch_folder(output or Path(tempfile.gettempdir()) / "decaymerge") as scratch:
+            job, effects = at_hand.merge(job, sources, inputs, labels or [], scratch, auto=auto)
             if report is not None:
                 store.write(effects, report, job)
-        elif predict:
+            if output is not None:
+                merge.write(sources, job, output, shard_bytes, solved_tensors(scratch))
+    else:
+        if predict:
             _predict(job, sources, report, plot)
         if output is not None:
-            from decaymerge.merge_checkpoints.with_inputs import solved_tensors
-
-            merge.write(sources, job, output, shard_bytes, solved_tensors(Path(scratch)))
-            print(f"merged into {output}")
+            merge.write(sources, job, output, shard_bytes)
+    if output is not None:
+        print(f"merged into {output}")
 
 
 def _predict(job: "CheckpointsJob", sources: "Sources", report: Path | None, plot: Path | None) -> None:
