@@ -64,25 +64,18 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         UserError: the folder cannot be written, as on a full disk.
     """
     path = path.absolute()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path), suffix=".tmp"))
-    except OSError as error:
-        raise _refusal(path, error) from None
-    try:
-        yield temporary
-        for folder, _, names in os.walk(temporary):
-            for written in (Path(folder) / name for name in names):
-                with written.open("rb") as file:
-                    os.fsync(file.fileno())
-                written.chmod(0o666 & ~UMASK)
-            Path(folder).chmod(0o777 & ~UMASK)
-        temporary.replace(path)
-    except OSError as error:
-        raise _refusal(path, error) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with scratch_folder(path) as temporary:
+        try:
+            yield temporary
+            for folder, _, names in os.walk(temporary):
+                for written in (Path(folder) / name for name in names):
+                    with written.open("rb") as file:
+                        os.fsync(file.fileno())
+                    written.chmod(0o666 & ~UMASK)
+                Path(folder).chmod(0o777 & ~UMASK)
+            temporary.replace(path)
+        except OSError as error:
+            raise _refusal(path, error) from None
 
 
 @contextmanager
