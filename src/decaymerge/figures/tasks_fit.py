@@ -18,7 +18,8 @@ LINES = ("sum", "least_squares")
 RIDGE = 1.0
 """Ridge of the effective dimensions that are drawn."""
 POINTS = (
-    "right: number of tasks at 1% error, median and range over seeds; hollow: λ = 0; at the edge: not reached"
+    "right: number of tasks at 1% error, median and range over seeds; hollow: λ = 0; at the edge: not reached\n"
+    "effective dimensions with ρ = mean diagonal of G, which was chosen after the measurement"
 )
 
 
