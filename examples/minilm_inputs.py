@@ -1,11 +1,14 @@
-"""Merge two fine-tuned MiniLM with some of their training texts at hand, and compare with merges by weights alone.
+"""Merge fine-tuned MiniLM with some of their training texts at hand, and compare with merges by weights alone.
 
-usage: python examples/minilm_inputs.py [--small] [--output FOLDER] [--seed N]
+usage: python examples/minilm_inputs.py [--small] [--setting two|adamw|four] [--seeds N [N ...]] [--output FOLDER]
 
-Tasks and training are those of ``examples/minilm.py``, without weight decay. The merges are ``sum``, ``average``,
-``scaled`` (with the coefficient that is best on the inputs), and ``least_squares`` on 20, 200 and 1000 training
-texts of each task, without labels. Accuracies are on 1000 other texts. The predicted change of the output by each
-matrix is compared with the measured one, on 200 of these. ``--small`` takes a minute; its numbers mean nothing.
+``two`` has the tasks and the training of ``examples/minilm.py``, without weight decay. ``adamw`` trains all of
+their parameters but the head by AdamW, and ``four`` adds two tasks: whether a word is German or Dutch, and Spanish
+or Italian. The merges are ``sum``, ``average``, ``scaled`` (with the coefficient that changes the outputs least on
+200 training texts a task), and ``least_squares`` on 20, 200 and 1000 training texts a task, all without labels.
+Accuracies are on 1000 other texts. The predicted change of the output by each matrix is compared with the measured
+one, on 200 of these. Each seed is kept in a folder of its own and not computed again. ``--small`` takes a minute;
+its numbers mean nothing.
 """
 
 import argparse
@@ -13,114 +16,178 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from scipy.stats import spearmanr
 from transformers import AutoTokenizer
 
 import minilm
+import words
 from decaymerge import store
 from decaymerge.fetch.model import fetch_model
+from decaymerge.statistics import interval
 
 COUNTS = (20, 200, 1000)
+"""Numbers of inputs of each task."""
 
 
-def write_texts(
-    task: minilm.Task, folder: Path, name: str, count: int, tokenizer: Any, *, test: bool
-) -> Path:
-    """The first texts of a task as lines, from their tokens."""
-    tokens = (task.test if test else task.train)[0]["input_ids"][:count]
-    path = folder / f"{name}-{'test' if test else 'train'}-{count}.txt"
-    path.write_text("".join(f"{text}\n" for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)))
-    return path
+@dataclass(frozen=True)
+class Setting:
+    """Functions that give the labels of the words of each task, and how the networks are trained."""
+
+    tasks: tuple[Callable[[], dict[str, int]], ...]
+    adamw: bool = False
 
 
-def run(folder: Path, size: minilm.Size, seed: int) -> dict[str, Any]:
+SETTINGS = {
+    "two": Setting((words.polarity, words.gender)),
+    "adamw": Setting((words.polarity, words.gender), adamw=True),
+    "four": Setting((words.polarity, words.gender, words.german, words.spanish)),
+}
+
+
+def inputs(
+    tasks: dict[str, minilm.Task], folder: Path, count: int, tokenizer: Any, *, test: bool
+) -> list[str]:
+    """Arguments ``--inputs`` with the first texts of each task, from their tokens."""
+    arguments = []
+    for name, task in tasks.items():
+        tokens = (task.test if test else task.train)[0]["input_ids"][:count]
+        texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        path = folder / f"{name}-{'test' if test else 'train'}-{count}.txt"
+        path.write_text("".join(f"{text}\n" for text in texts))
+        arguments += ["--inputs", f"{name}={path}"]
+    return arguments
+
+
+def run(folder: Path, setting: Setting, size: minilm.Size, seed: int) -> dict[str, Any]:
     """Accuracies of all merges, and rank correlations, of one seed."""
     source = fetch_model(minilm.MINILM, Path(os.environ.get("DECAYMERGE_CACHE", "resources")))
     base = folder / "base"
     minilm.make_base(source, base, seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    labels = {"polarity": minilm.polarity(), "gender": minilm.gender()}
-    tasks = {name: minilm.make_task(texts, tokenizer, size, seed) for name, texts in labels.items()}
-    accuracies: list[dict[str, Any]] = []
+    tasks = {task.__name__: minilm.make_task(task(), tokenizer, size, seed) for task in setting.tasks}
+    accuracy: dict[str, dict[str, float]] = {}
 
-    def record(model: str, network: Any) -> None:
-        by_task = {name: minilm.accuracy(network, task) for name, task in tasks.items()}
+    def record(model: str, by_task: dict[str, float]) -> None:
         print(f"{model}: {by_task}", flush=True)
-        accuracies.append({"model": model, **by_task})
+        accuracy[model] = by_task
+
+    sources = [*(folder / name for name in tasks), "--base", base]
+
+    def record_merge(model: str, *arguments: object) -> None:
+        merged = minilm.merge(folder / model.replace(", ", "-").replace(" ", "_"), *sources, *arguments)
+        record(model, {name: minilm.accuracy(merged, task) for name, task in tasks.items()})
 
     for name, task in tasks.items():
-        minilm.fine_tune(base, folder / name, task, 0.0, size, seed)
-    own = {name: minilm.accuracy(minilm.load(folder / name), task) for name, task in tasks.items()}
-    accuracies.append({"model": "own", **own})
-    sources = [*(folder / name for name in tasks), "--base", base]
-    record("sum", minilm.merge(folder / "sum", *sources))
-    record("average", minilm.merge(folder / "average", *sources, "--method", "average"))
+        minilm.fine_tune(base, folder / name, task, 0.0, size, seed, adamw=setting.adamw)
+    record("own", {name: minilm.accuracy(minilm.load(folder / name), task) for name, task in tasks.items()})
+    record_merge("sum")
+    record_merge("average", "--method", "average")
     for count in (count for count in COUNTS if count <= size.train):
-        texts = {n: write_texts(task, folder, n, count, tokenizer, test=False) for n, task in tasks.items()}
-        given = [argument for name, path in texts.items() for argument in ("--inputs", f"{name}={path}")]
-        options = ["--method", "least_squares", *given]
-        record(f"least squares, {count}", minilm.merge(folder / f"least_squares={count}", *sources, *options))
+        given = inputs(tasks, folder, count, tokenizer, test=False)
+        record_merge(f"least squares, {count}", "--method", "least_squares", *given)
         if count == 200:
-            options = ["--method", "scaled", "--coefficient", "auto", *given]
-            record(f"scaled, {count}", minilm.merge(folder / f"scaled={count}", *sources, *options))
+            record_merge("scaled, 200", "--method", "scaled", "--coefficient", "auto", *given)
+    given = inputs(tasks, folder, size.probe, tokenizer, test=True)
+    minilm.merge(folder / "probed", *sources, *given, "--report", folder / "report.nc")
     return {
         "seed": seed,
         "size": asdict(size),
-        "accuracy": accuracies,
-        "rank_correlation": correlations(folder, sources, tasks, size, tokenizer),
+        "majority": {name: task.majority for name, task in tasks.items()},
+        "accuracy": accuracy,
+        "prediction": {name: predictions(folder, list(tasks), name, tasks[name], size) for name in tasks},
     }
 
 
-def correlations(
-    folder: Path, sources: list[Any], tasks: dict[str, minilm.Task], size: minilm.Size, tokenizer: Any
-) -> list[dict[str, Any]]:
+def predictions(
+    folder: Path, names: list[str], task: str, samples: minilm.Task, size: minilm.Size
+) -> dict[str, dict[str, float]]:
     """Spearman's correlation of predicted and measured changes of the output, over matrices; and their ratio."""
-    texts = {n: write_texts(task, folder, n, size.probe, tokenizer, test=True) for n, task in tasks.items()}
-    given = [argument for name, path in texts.items() for argument in ("--inputs", f"{name}={path}")]
-    minilm.merge(folder / "probe", *sources, *given, "--report", folder / "inputs.nc")
-    minilm.merge(folder / "probe-weights", *sources, "--report", folder / "weights.nc")
-    report, weights = store.read(folder / "inputs.nc"), store.read(folder / "weights.nc")
-    rows = []
-    for task, other in (list(tasks), list(tasks)[::-1]):
-        measured = minilm.damage(folder / task, folder / other, folder / "base", tasks[task], size.probe)
-        matrices = list(measured)
-        change = np.array([measured[name]["output"] for name in matrices])
-        predictors = {
-            "output_change": report.output_change.sel(model=task),
-            "action_on_inputs": report.action_on_inputs.sel(model=task),
-            "frobenius_norm": weights.frobenius_norm.sel(model=other),
+    report = store.read(folder / "report.nc").sel(model=task)
+    others = [folder / name for name in names if name != task]
+    damage = minilm.damage(folder / task, others, folder / "base", samples, size.probe)
+    measured = np.array([row["output"] for row in damage.values()])
+    predictors = {
+        "output change": report.output_change.sel(matrix=list(damage)).values,
+        "action on inputs": report.action_on_inputs.sel(matrix=list(damage)).values,
+        "norm of the update": np.array([row["norm"] for row in damage.values()]),
+    }
+    return {
+        name: {
+            "spearman": float(spearmanr(predicted, measured).statistic),
+            "median ratio": float(np.median(predicted / measured)),
         }
-        for name, values in predictors.items():
-            predicted = values.sel(matrix=matrices).values
-            row = {"task": task, "predictor": name, "spearman": float(spearmanr(predicted, change).statistic)}
-            rows.append(row | {"median_ratio": float(np.median(predicted / change))})
-    return rows
+        for name, predicted in predictors.items()
+    }
+
+
+def shown(values: xr.DataArray) -> str:
+    """Mean over seeds with its 95% interval, if there is more than one seed."""
+    result = interval(values)
+    half = f" ± {float(result.high - result['mean']):.3f}" if int(result.n) > 1 else ""
+    return f"{float(result['mean']):.3f}{half}"
+
+
+def summary(results: list[dict[str, Any]]) -> str:
+    """Tables of all seeds, in Markdown."""
+    models, tasks = list(results[0]["accuracy"]), list(results[0]["majority"])
+    cells = [[[one["accuracy"][model][task] for task in tasks] for model in models] for one in results]
+    accuracy = xr.DataArray(cells, dims=("seed", "model", "task"), coords={"model": models, "task": tasks})
+    own = accuracy.sel(model="own")
+    columns: dict[str, Callable[[str, str], str]] = {
+        "accuracy": lambda model, task: shown(accuracy.sel(model=model, task=task)),
+        "least squares, 200, minus this": lambda model, task: shown(
+            (accuracy.sel(model="least squares, 200") - accuracy.sel(model=model)).sel(task=task)
+        ),
+        "share of own": lambda model, task: shown((accuracy.sel(model=model) / own).sel(task=task)),
+    }
+    lines = []
+    for name, cell in columns.items():
+        lines += [f"| {name} | {' | '.join(tasks)} |", f"|{' --- |' * (len(tasks) + 1)}"]
+        lines += [f"| {model} | {' | '.join(cell(model, task) for task in tasks)} |" for model in models]
+    for quantity in ("spearman", "median ratio"):
+        lines += [f"| {quantity} | {' | '.join(tasks)} |", f"|{' --- |' * (len(tasks) + 1)}"]
+        for predictor in results[0]["prediction"][tasks[0]]:
+            values = [[one["prediction"][task][predictor][quantity] for one in results] for task in tasks]
+            cells_of = [shown(xr.DataArray(column, dims="seed")) for column in values]
+            lines.append(f"| {predictor} | {' | '.join(cells_of)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
-    """Run the example, print its numbers, and write them to ``results.json``."""
+    """Run the seeds that are missing, and print the tables of all."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--small", action="store_true", help="run for a minute, to see that the script works")
+    parser.add_argument("--setting", choices=SETTINGS, default="two", help="tasks and training")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="of split, head, minibatches"
+    )
     parser.add_argument("--output", type=Path, default=Path("results/minilm-inputs"), help="folder to write")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the split, the head and the minibatches")
     arguments = parser.parse_args()
-    if arguments.output.is_dir() and any(arguments.output.iterdir()):
-        sys.exit(f"error: --output {arguments.output} is not empty; give another folder, or remove it")
     size = replace(minilm.SMALL, train=200, epochs=1) if arguments.small else minilm.Size()
-    start = time.perf_counter()
-    results = run(arguments.output, size, arguments.seed)
-    results["seconds"] = round(time.perf_counter() - start)
-    (arguments.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    for row in results["rank_correlation"]:
-        print(row)
-    print(f"{arguments.output / 'results.json'}, {results['seconds']} s")
+    results = []
+    for seed in arguments.seeds:
+        folder = arguments.output / f"{arguments.setting}-{seed}"
+        path = folder / "results.json"
+        if not path.is_file():
+            if folder.is_dir() and any(folder.iterdir()):
+                sys.exit(f"error: {folder} has an unfinished run; remove it, or give another --output")
+            start = time.perf_counter()
+            result = run(folder, SETTINGS[arguments.setting], size, seed)
+            result["seconds"] = round(time.perf_counter() - start)
+            path.write_text(json.dumps(result, indent=2) + "\n")
+        results.append(json.loads(path.read_text()))
+        if results[-1]["size"] != json.loads(json.dumps(asdict(size))):
+            sys.exit(f"error: {path} is of another size; remove it, or give another --output")
+    print(summary(results))
 
 
 if __name__ == "__main__":

@@ -114,16 +114,23 @@ def test_minilm(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_minilm_with_inputs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("setting", ["four", "adamw"])
+def test_minilm_with_inputs(setting: str, tmp_path: Path) -> None:
     """Small: of its numbers, the prediction by inputs means something, as it needs no trained network."""
     script = REPOSITORY / "examples/minilm_inputs.py"
-    arguments = [sys.executable, str(script), "--small", "--output", str(tmp_path)]
+    command = [sys.executable, str(script), "--small", "--setting", setting, "--seeds", "0"]
     environment = os.environ | {"DECAYMERGE_CACHE": str(CACHE)}
+    arguments = [*command, "--output", str(tmp_path)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "results.json").read_text())
-    models = {row["model"] for row in results["accuracy"]}
-    assert models == {"own", "sum", "average", "scaled, 200", "least squares, 20", "least squares, 200"}
-    for row in results["rank_correlation"]:
-        if row["predictor"] == "output_change":
-            assert row["spearman"] > 0.95 and row["median_ratio"] == pytest.approx(1, abs=0.1)
+    results = json.loads((tmp_path / f"{setting}-0/results.json").read_text())
+    merges = {"sum", "average", "scaled, 200", "least squares, 20", "least squares, 200"}
+    assert set(results["accuracy"]) == merges | {"own"}
+    assert all(f"| {model} |" in done.stdout for model in merges)
+    for task, majority in results["majority"].items():
+        assert results["accuracy"]["own"][task] > max(majority, 1 - majority) - 0.05
+    for prediction in results["prediction"].values():
+        assert prediction["output change"]["spearman"] > 0.95
+        assert prediction["output change"]["median ratio"] == pytest.approx(1, abs=0.1)
+    again = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment)
+    assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]  # from what is kept
