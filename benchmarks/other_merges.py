@@ -91,7 +91,7 @@ def main() -> None:
     for folder in map(Path, sys.argv[1:]):
         results = json.loads((folder / "results.json").read_text())
         setting = minilm_inputs.SETTINGS[folder.name.rpartition("-")[0]]
-        size = minilm.Size(**{key: value for key, value in results["size"].items()})
+        size = minilm.Size(**dict(results["size"].items()))
         tokenizer = AutoTokenizer.from_pretrained(folder / "base")
         tasks = {
             task.__name__: minilm.make_task(task(), tokenizer, size, results["seed"])

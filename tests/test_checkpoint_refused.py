@@ -214,15 +214,6 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         "2 tensors have another shape than in BertForSequenceClassification",
     ),
     # Adapters
-    "a LoRA": (only_adapter, "is an adapter (LORA, for org/base)"),
-    "a LoRA in a .bin": (
-        lambda f: (
-            only_adapter(f),
-            torch.save(lora(f), f / "adapter_model.bin"),
-            (f / "adapter_model.safetensors").unlink(),
-        ),
-        "is an adapter (LORA, for org/base)",
-    ),
     "a LoRA under the name of a model": (
         lambda f: only_adapter(f, "model.safetensors"),
         "is an adapter (LORA, for org/base)",
@@ -236,7 +227,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
             only_adapter(f),
             save_file({"x.ia3_l": torch.ones(4, 1)}, f / "adapter_model.safetensors"),
         ),
-        "is an adapter",
+        "is a LoRA with x.ia3_l, which is more than a sum",
     ),
     # Quantised
     "GPTQ": (

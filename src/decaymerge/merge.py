@@ -1,6 +1,7 @@
 """Stage ``merge``: one network from several, layer by layer from the first to the last."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from decaymerge import store
 from decaymerge.config.experiment import Network
 from decaymerge.config.merging import MergeSettings, merge_name, method_of
 from decaymerge.errors import UserError
+from decaymerge.low_rank import LowRank
 from decaymerge.merge_methods import MERGE_METHODS
 from decaymerge.network import activate
 from decaymerge.workflow.jobs import MergeJob
@@ -97,8 +99,8 @@ def merged_layers(
     return merged
 
 
-def apply(merging: MergeSettings, weights: Sequence[Tensor], **available: object) -> Tensor:
-    """One layer's matrix from those of several networks.
+def apply(merging: MergeSettings, weights: Sequence[Tensor | LowRank], **available: object) -> Any:
+    """One layer's matrix from those of several networks; in factors if theirs are, and if the method allows it.
 
     Args:
         merging: Method and parameters.

@@ -127,6 +127,8 @@ def least_squares(
     """
     import torch
 
+    from decaymerge.low_rank import LowRank, dense
+
     inputs = merged_inputs if activations == "merged" else own_inputs
     grams, products, samples, targets = [], [], [], []
     for weight, h, x in zip(weights, own_inputs, inputs, strict=True):
@@ -137,13 +139,17 @@ def least_squares(
         grams.append((1 - shrinkage) * gram + shrinkage * diagonal.diag())
         products.append((1 - shrinkage) * (x.mT @ y) / len(x) + shrinkage * diagonal[:, None] * weight.mT)
         samples.append(x / len(x) ** 0.5)
-        targets.append(y / len(x) ** 0.5)
+        targets.append(dense(y) / len(x) ** 0.5)
     total = torch.stack(grams).sum(0)
     rho = ridge * total.diagonal().mean()
     if rho == 0 and not shrinkage:
         return minimum_norm(torch.cat(samples), torch.cat(targets))
     total = total.double() + rho * torch.eye(len(total), dtype=torch.float64)
-    return torch.linalg.solve(total, torch.stack(products).sum(0).double()).mT.to(weights[0].dtype)
+    product = sum_weights(products)
+    if isinstance(product, LowRank):
+        left = torch.linalg.solve(total, product.left.double()).to(product.dtype)
+        return LowRank(left, product.right).mT
+    return torch.linalg.solve(total, product.double()).mT.to(weights[0].dtype)
 
 
 def minimum_norm(inputs: "Tensor", outputs: "Tensor") -> "Tensor":

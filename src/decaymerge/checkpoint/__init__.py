@@ -41,6 +41,8 @@ class Checkpoint:
         self.place = place
         self.folder = place if place.is_dir() else place.parent
         self.config: dict[str, Any] = read_json(self.folder / "config.json")
+        self.changed: frozenset[str] = frozenset()
+        """Tensors that an adapter changes."""
         self.problems: list[str] = []
         """What is missing of the files, each in one line."""
         self.notes: list[str] = []
@@ -87,10 +89,20 @@ class Checkpoint:
         self._touched += sum(self.tensors[name].nbytes for name in names)
         return [self._numbers(name) for name in names]
 
+    def untie(self, copy: str, table: str) -> None:
+        """Give a tied copy of a table numbers of its own: those of the table, which is stored alone.
+
+        Args:
+            copy: Name of the parameter that is tied.
+            table: Name of the stored tensor.
+        """
+        self.tensors[copy] = replace(self.tensors[table], copy_of=table)
+        self.config = {**self.config, "tie_word_embeddings": False}
+
     def _numbers(self, name: str) -> Tensor:
         info = self.tensors[name]
         if info.scale is None:
-            return self._tensor(info.file, name)
+            return self._tensor(info.file, info.copy_of or name)
         scale = self._tensor(self._scale_files[info.scale], info.scale)
         if info.scale == f"{name}_scales":
             return kinds.from_mxfp4(self._tensor(info.file, f"{name}_blocks"), scale)

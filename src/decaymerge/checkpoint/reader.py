@@ -37,6 +37,8 @@ class TensorInfo:
     file: Path
     scale: str | None = None
     """Tensor with the scales of a quantised one."""
+    copy_of: str | None = None
+    """Name in the file, where another tensor stands for this one."""
 
     @property
     def nbytes(self) -> int:

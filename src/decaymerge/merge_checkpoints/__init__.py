@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from decaymerge.checkpoint import Checkpoint
+from decaymerge.checkpoint.adapter import Adapted
 from decaymerge.checkpoint.form import Form
 from decaymerge.checkpoint.reader import TensorInfo
 from decaymerge.errors import UserError, listed
+from decaymerge.low_rank import LowRank
 from decaymerge.merge_checkpoints.configs import compare_configs
 
 BASE = "the base"
@@ -71,20 +73,24 @@ class Sources:
         """Names of the models, in the order in which they were given."""
         return list(self.models)
 
-    def read(self, tensor: str) -> tuple[list[Tensor], Tensor | None]:
+    def read(self, tensor: str) -> tuple[list[Tensor | LowRank], Tensor | None]:
         """The summands of one tensor, and the base's tensor, all of the same shape.
 
-        The summands are the task vectors W_i - W_base. Without a base they are the weights W_i, and the second
-        value is none. The type is float32, or float64 for tensors that are stored in it.
+        The summands are the task vectors W_i - W_base, in factors where they are those of an adapter. Without a
+        base they are the weights W_i, and the second value is none. The type is float32, or float64 for tensors
+        that are stored in it.
 
         Raises:
             UserError: an entry is infinite or NaN.
         """
-        weights = [_finite(name, tensor, model) for name, model in self.models.items()]
         if self.base is None:
-            return weights, None
+            return [_finite(name, tensor, model) for name, model in self.models.items()], None
         base = _finite(BASE, tensor, self.base)
-        return [weight - base for weight in weights], base
+        summands = [
+            model.change(tensor, base) if isinstance(model, Adapted) else _finite(name, tensor, model) - base
+            for name, model in self.models.items()
+        ]
+        return summands, base
 
 
 def _finite(model: str, tensor: str, checkpoint: Checkpoint) -> Tensor:
@@ -102,7 +108,10 @@ def _are_equal(one: Checkpoint, other: Checkpoint) -> bool:
         there = other.tensors[name]
         if info.shape != there.shape or info.dtype != there.dtype:
             return False
-        if not info.file.samefile(there.file) and not one.read([name])[0].equal(other.read([name])[0]):
+        adapted = name in one.changed | other.changed
+        if (adapted or not info.file.samefile(there.file)) and not one.read([name])[0].equal(
+            other.read([name])[0]
+        ):
             return False
     return True
 

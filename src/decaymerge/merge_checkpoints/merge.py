@@ -41,8 +41,8 @@ def merged_tensor(sources: Sources, job: CheckpointsJob, tensor: str) -> Tensor:
         return sources.first.read([tensor])[0].contiguous().clone()
     summands, base = sources.read(tensor)
     available = {} if base is None else {"base": base}
-    total: Tensor = apply(job.method, summands, **available)
-    weight = (total if base is None else base + total).to(info.dtype).contiguous()
+    total = apply(job.method, summands, **available)
+    weight: Tensor = (total if base is None else base + total).to(info.dtype).contiguous()
     if not weight.isfinite().all():
         raise UserError(
             f"{tensor}: the merged numbers are too large for {type_name(info.dtype)}; give a smaller --coefficient,"
@@ -120,11 +120,9 @@ def refuse_inside(output: Path, sources: Sources) -> None:
         UserError: ``output`` is in the folder of a model or of the base.
     """
     checkpoints = [*sources.models.values(), *([] if sources.base is None else [sources.base])]
-    for checkpoint in checkpoints:
-        if checkpoint.folder.resolve() in output.resolve().parents:
-            raise UserError(
-                f"--output {output} is inside {checkpoint.folder}, which is read; give a place outside"
-            )
+    for folder in (folder for checkpoint in checkpoints for folder in (checkpoint.folder, checkpoint.place)):
+        if folder.resolve() in output.resolve().parents:
+            raise UserError(f"--output {output} is inside {folder}, which is read; give a place outside")
 
 
 def _save(shard: dict[str, Tensor], path: Path) -> None:
@@ -157,6 +155,8 @@ def _copy_files(sources: Sources, folder: Path) -> None:
     )
     if sources.first.quantisation:
         plain |= {"dtype": "float32", "torch_dtype": "float32"}
+    if "tie_word_embeddings" in sources.first.config:
+        plain["tie_word_embeddings"] = sources.first.config["tie_word_embeddings"]
     if plain != settings:
         config.write_text(json.dumps(plain, indent=2) + "\n")
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from decaymerge.low_rank import LowRank, dense
 from decaymerge.merge_checkpoints.walk import Batch, Parameters, empty, fill, modules_with_parameters
 from decaymerge.merge_checkpoints.with_inputs import as_map, features
 
@@ -42,7 +43,7 @@ def output_changes(
     model: Any,
     batch: Batch,
     parameters: Callable[[str], Parameters],
-    others: Callable[[str], Tensor | None],
+    others: Callable[[str], Tensor | LowRank | None],
     outputs_of: Callable[[Any], Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """First-order change of the outputs by each matrix, (sample, output), by the name of its module.
@@ -63,7 +64,7 @@ def output_changes(
         def add(gradient: Tensor, hidden: Tensor) -> None:
             matrix = others(name)
             assert matrix is not None
-            change = (gradient * (hidden @ matrix.mT.to(hidden.dtype))).reshape(count, -1).sum(1)
+            change = (gradient * dense(hidden @ matrix.mT.to(hidden.dtype))).reshape(count, -1).sum(1)
             current[name] = current[name] + change if name in current else change
 
         return add

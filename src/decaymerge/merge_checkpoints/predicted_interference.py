@@ -46,6 +46,7 @@ from scipy.sparse.linalg import ArpackError, svds
 from decaymerge import store
 from decaymerge.architectures import places
 from decaymerge.checkpoint import Checkpoint
+from decaymerge.low_rank import small
 from decaymerge.merge_checkpoints import Sources, is_embedding
 from decaymerge.progress import progress_bar
 from decaymerge.scan.spectral import frobenius_norm, spectral_norm
@@ -150,13 +151,13 @@ def predict(sources: Sources, *, norms_alone: bool = False) -> xr.Dataset:
     measures: list[list[dict[str, float]]] = []
     with progress_bar("predicting", len(matrices), "matrix") as bar:
         for matrix in matrices:
-            summands = [tensor.numpy() for tensor in sources.read(matrix.name)[0]]
+            summands = sources.read(matrix.name)[0]
             if matrix.stored_inputs_first:
-                summands = [summand.T for summand in summands]
+                summands = [summand.mT for summand in summands]
             if norms_alone:
-                measures.append([{"frobenius_norm": float(np.linalg.norm(summand))} for summand in summands])
+                measures.append([{"frobenius_norm": float(summand.norm())} for summand in summands])
             else:
-                measures.append(measure_matrix(summands))
+                measures.append(measure_matrix([tensor.numpy() for tensor in small(summands)]))
             bar.update()
     variables: dict[str, Any] = {
         name: (

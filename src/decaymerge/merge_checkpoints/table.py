@@ -58,7 +58,7 @@ def by_role(dataset: xr.Dataset, columns: Mapping[str, xr.DataArray]) -> str:
         chosen = dataset.role == role
         cells = [_numbers(values.where(chosen, drop=True).median("matrix")) for values in columns.values()]
         rows.append([str(role), str(int(chosen.sum())), *cells])
-    return f"medians over matrices; in each column: {', '.join(models)}\n{_aligned(rows)}"
+    return f"medians over matrices; in each column: {', '.join(models)}\n{aligned(rows)}"
 
 
 def largest(
@@ -72,10 +72,11 @@ def largest(
         [str(dataset["matrix"].values[i]), *(_numbers(values.isel(matrix=i)) for values in columns.values())]
         for i in order
     ]
-    return _aligned(rows)
+    return aligned(rows)
 
 
-def _aligned(rows: list[list[str]]) -> str:
+def aligned(rows: list[list[str]]) -> str:
+    """Cells in columns, the first row being the titles."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -21,10 +21,12 @@ from decaymerge.checkpoint.form import Form
 from decaymerge.checkpoint.model_class import build
 from decaymerge.config.merging import MergeSettings, asks_for_inputs
 from decaymerge.errors import UserError
+from decaymerge.low_rank import LowRank
 from decaymerge.merge import apply
 from decaymerge.merge_checkpoints import Sources
 from decaymerge.merge_checkpoints.merge import merged_tensor, rest_of
 from decaymerge.merge_checkpoints.walk import Batch, Parameters, walk
+from decaymerge.merge_methods import sum_weights
 from decaymerge.progress import progress_bar
 from decaymerge.workflow.jobs import CheckpointsJob
 
@@ -118,14 +120,14 @@ class Follower:
         """Parameters of one module of a model, in the type in which it computes."""
         return {key: self._finite(model, self.stored(module, key)) for key in self._keys(module)}
 
-    def others(self, model: str, module: str) -> Tensor | None:
+    def others(self, model: str, module: str) -> Tensor | LowRank | None:
         """C (out, in), the sum of the other models' summands, for a module that acts as x ↦ W x; else none."""
         layout = as_map(self.models[0].get_submodule(module))
         if not layout:
             return None
         summands, _ = self.sources.read(self.stored(module, "weight"))
         mine = self.sources.names.index(model)
-        total = torch.stack([summand for i, summand in enumerate(summands) if i != mine]).sum(0)
+        total = sum_weights([summand for i, summand in enumerate(summands) if i != mine])
         return total if layout == "out, in" else total.mT
 
     def _keys(self, module: str) -> list[str]:
@@ -192,8 +194,9 @@ class Follower:
                 for i, job in enumerate(jobs):
                     if is_map and asks_for_inputs([job.method]):
                         given = [*rows[:count], *rows[(i + 1) * count : (i + 2) * count]]
-                        matrix = self._solve(job.method, stored, layout, given)
-                        save_file({stored: matrix}, scratch / f"{len(results[i].solved)}.safetensors")
+                        matrix, factors = self._solve(job.method, stored, layout, given)
+                        file = scratch / f"{len(results[i].solved)}.safetensors"
+                        save_file({stored: matrix, **factors}, file)
                         results[i].solved.append(stored)
                     else:
                         matrix = merged_tensor(self.sources, rest_of(job), stored)
@@ -231,29 +234,37 @@ class Follower:
         self, result: Followed, stored: str, layout: str, own: list[Tensor], rows: list[Tensor]
     ) -> None:
         summands, _ = self.sources.read(stored)
-        total = torch.stack(summands).sum(0)
-        for name, weight, summand, h in zip(self.batches, own, summands, rows, strict=False):
-            matrix, other = (w if layout == "out, in" else w.mT for w in (weight, total - summand))
+        for i, (name, weight, h) in enumerate(zip(self.batches, own, rows, strict=False)):
+            others = sum_weights([summand for j, summand in enumerate(summands) if j != i])
+            matrix, other = (w if layout == "out, in" else w.mT for w in (weight, others))
             norm = float((h @ matrix.mT).norm())
             action = float((h @ other.mT.to(h.dtype)).norm()) / norm if norm else math.nan
             result.changes.append(Change(stored, name, action))
 
-    def _solve(self, method: MergeSettings, stored: str, layout: str, rows: list[Tensor]) -> Tensor:
-        """The merged matrix in the shape and the type in which the first model stores it."""
-        turned: Callable[[Tensor], Tensor] = (lambda w: w) if layout == "out, in" else (lambda w: w.mT)
+    def _solve(
+        self, method: MergeSettings, stored: str, layout: str, rows: list[Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The merged matrix in the shape and type of the first model's, and factors of its change.
+
+        Factors ``left`` and ``right`` are there where the change is of low rank.
+        """
+        turned: Callable[[Any], Any] = (lambda w: w) if layout == "out, in" else (lambda w: w.mT)
         summands, base = self.sources.read(stored)
-        count = len(self.batches)
+        count, rows = len(self.batches), [h.to(summands[0].dtype) for h in rows]
         available: dict[str, Any] = {"own_inputs": rows[:count], "merged_inputs": rows[count:], "layer": 2}
         if base is not None:
             available["base"] = turned(base)
         change = turned(apply(method, [turned(summand) for summand in summands], **available))
         weight = change if base is None else base + change
-        return weight.to(self.sources.first.tensors[stored].dtype).contiguous()
+        factors = {"left": change.left, "right": change.right} if isinstance(change, LowRank) else {}
+        matrix = weight.to(self.sources.first.tensors[stored].dtype).contiguous()
+        return matrix, {name: factor.contiguous() for name, factor in factors.items()}
 
 
 def solved_tensors(scratch: Path) -> dict[str, Path]:
     """Files of the matrices that ``follow`` has written, by the name of the tensor."""
-    return {next(iter(load_file(file))): file for file in sorted(scratch.glob("*.safetensors"))}
+    files = sorted(scratch.glob("*.safetensors"))
+    return {name: file for file in files for name in load_file(file) if name not in ("left", "right")}
 
 
 def features(output: Any, batch: Batch) -> Tensor:

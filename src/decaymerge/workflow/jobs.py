@@ -232,6 +232,15 @@ class ScanJob(Job):
     spectrum: bool
 
 
+class AdapterScanJob(Job):
+    """Scan of a LoRA adapter beside its base."""
+
+    source: list[str]
+    base: str
+    """The base, as it was given or as the adapter names it."""
+    tolerance: PositiveNumber
+
+
 class CheckpointsJob(Job):
     """Merging of checkpoints, and the prediction of their interference."""
 

@@ -1,0 +1,104 @@
+"""Open the checkpoints of a merge: models, and adapters together with their base."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from decaymerge.checkpoint import Checkpoint
+from decaymerge.checkpoint.adapter import Adapted, Adapter, broken_ties, is_adapter
+from decaymerge.checkpoint.form import Form
+from decaymerge.checkpoint.judge import judge
+from decaymerge.errors import UserError
+from decaymerge.merge_checkpoints import BASE, Sources
+from decaymerge.workflow.jobs import CheckpointsJob
+
+
+def open_sources(
+    job: CheckpointsJob, folder_of: Callable[[str], Path], *, partial: bool, by_name: bool
+) -> tuple[CheckpointsJob, Sources, list[str]]:
+    """The checkpoints of a merge.
+
+    Args:
+        job: Its models, and its base if it is named.
+        folder_of: Folder of a model as typed.
+        partial: Go on with checkpoints that are incomplete.
+        by_name: Do not ask ``transformers`` for their classes.
+
+    Returns:
+        The job with the base that adapters name, the checkpoints, and lines about them.
+
+    Raises:
+        UserError: a checkpoint cannot be read, they do not fit together, or adapters have no common base.
+    """
+    short_names = [text.rstrip("/").split("/")[-1] for text in job.models]
+    names = short_names if len(set(short_names)) == len(short_names) else job.models
+    folders = {name: folder_of(text) for name, text in zip(names, job.models, strict=True)}
+    adapters = {name: Adapter(folder) for name, folder in folders.items() if is_adapter(folder)}
+    named = job.base is not None
+    if job.base is None and adapters:
+        job = job.model_copy(update={"base": base_of(adapters)})
+    base = None if job.base is None else Checkpoint(_folder_of_base(job.base, folder_of, named=named))
+    models = {name: Checkpoint(folder) for name, folder in folders.items() if name not in adapters}
+    opened = models if base is None else {**models, BASE: base}
+    forms = {name: judge(one, partial=partial, by_name=by_name) for name, one in opened.items()}
+    lines = []
+    if base is not None and adapters:
+        broken: dict[str, str] = {}
+        for adapter in adapters.values():
+            broken |= broken_ties(base, forms[BASE], adapter)
+        for copy, table in broken.items():
+            lines.append(f"{copy} is no longer tied to {table}: an adapter changes one of them alone")
+        for name, checkpoint in opened.items():
+            forms[name] = _untied(checkpoint, forms[name], broken)
+        for name, adapter in adapters.items():
+            if job.base != adapter.base and Path(adapter.base).name != Path(str(job.base)).name:
+                lines.append(f"{name}: trained on {adapter.base or 'a base that it does not name'}")
+            models[name] = opened[name] = Adapted(base, forms[BASE], adapter)
+            forms[name] = forms[BASE]
+    sources = Sources({name: models[name] for name in names}, base, forms)
+    for name, checkpoint in opened.items():
+        about = [f"LoRA of {len(checkpoint.changed)} tensors"] if name in adapters else forms[name].lines()
+        lines += [f"{name}: {line}" for line in [*about, *checkpoint.notes]]
+    return job, sources, lines
+
+
+def with_base(adapter: Adapter, folder: Path) -> Adapted:
+    """An adapter with its base.
+
+    Raises:
+        UserError: the base cannot be read, is incomplete, or does not fit.
+    """
+    base = Checkpoint(folder)
+    form = judge(base)
+    return Adapted(base, _untied(base, form, broken_ties(base, form, adapter)), adapter)
+
+
+def _untied(checkpoint: Checkpoint, form: Form, broken: Mapping[str, str]) -> Form:
+    """The form of a checkpoint, once tied copies have numbers of their own."""
+    for copy, table in broken.items():
+        stored = {form.names.get(tensor, tensor): tensor for tensor in checkpoint.tensors}
+        checkpoint.untie(copy, stored[table])
+    return judge(checkpoint, partial=True) if broken else form
+
+
+def _folder_of_base(base: str, folder_of: Callable[[str], Path], *, named: bool) -> Path:
+    try:
+        return folder_of(base)
+    except UserError as error:
+        hint = "" if named else " (the adapters name this base; another place of it can be given as --base)"
+        raise UserError(f"{error}{hint}") from None
+
+
+def base_of(adapters: dict[str, Adapter]) -> str:
+    """The base that all adapters name: a folder, or a model of the hub.
+
+    Raises:
+        UserError: they name different ones or none.
+    """
+    bases = {name: adapter.base for name, adapter in adapters.items()}
+    if len(set(bases.values())) > 1 or "" in bases.values():
+        texts = [f"{base or 'none'} by {name}" for name, base in bases.items()]
+        raise UserError(
+            f"the adapters name different bases ({', '.join(texts)}); give the right one as --base"
+        )
+    base = next(iter(bases.values()))
+    return base if Path(base).exists() else f"hub:{base}"

@@ -1,0 +1,343 @@
+"""LoRA adapters: merges against PEFT's own, in factors and in whole, and what is refused."""
+
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from builders_adapters import BASES, adapter, base, both_active, load, outputs, pair
+from builders_checkpoints import tensors_of
+from commands import decaymerge
+from decaymerge import store
+from decaymerge.cli.merge_checkpoints import merge_checkpoints
+from decaymerge.errors import UserError
+
+KINDS = list(BASES)
+
+
+def merged(models: list[Path], output: Path, **options: Any) -> dict[str, Tensor]:
+    options = {"predict": False} | options
+    merge_checkpoints([str(model) for model in models], output=output, **options)
+    return tensors_of(output) if not options.get("as_adapter") else {}
+
+
+def merged_by_peft(folder: Path, models: list[Any]) -> dict[str, Tensor]:
+    """Base + Σ (merge_and_unload - base) of every tensor, in float64."""
+    start = {name: tensor.double() for name, tensor in tensors_of(folder / "base").items()}
+    states = [model.merge_and_unload().state_dict() for model in models]
+    return {
+        name: value + sum(state[name].double() - value for state in states) for name, value in start.items()
+    }
+
+
+def largest(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sum_is_that_of_whole_models(kind: str, tmp_path: Path) -> None:
+    """In float64; ranks, scales, patterns and rsLoRA differ between the two, and the base is found."""
+    paths, models = pair(tmp_path, kind, torch.float64)
+    result = merged(paths, tmp_path / "sum")
+    assert largest(result, merged_by_peft(tmp_path, models)) < 1e-15
+    average = merged(paths, tmp_path / "average", method="average")
+    start = tensors_of(tmp_path / "base")
+    halves = {
+        name: (tensor + start[name]) / 2 for name, tensor in result.items() if tensor.is_floating_point()
+    }
+    assert largest({name: average[name] for name in halves}, halves) < 1e-15
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_sum_in_bfloat16_is_rounded_once(kind: str, tmp_path: Path) -> None:
+    """To the nearest of what float64 gives; PEFT rounds each change, and the base with each."""
+    paths, rounded = pair(tmp_path, kind, torch.bfloat16)
+    wide = load(tmp_path / "base", kind).double()
+    exact = merged_by_peft(
+        tmp_path, [PeftModel.from_pretrained(copy.deepcopy(wide), path).double() for path in paths]
+    )
+    result = merged(paths, tmp_path / "sum")
+    for name, tensor in result.items():
+        half_a_step = torch.finfo(torch.bfloat16).eps / 2 * exact[name].abs()
+        assert ((tensor.double() - exact[name]).abs() <= half_a_step + 1e-8).all(), name
+    name = next(name for name in result if name.endswith(("q_proj.weight", "c_attn.weight")))
+    twice = merged_by_peft(tmp_path, rounded)[name].bfloat16()
+    errors = [float((tensor.double() - exact[name]).abs().mean()) for tensor in (result[name], twice)]
+    assert errors[1] > 1.3 * errors[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("llama", {}), ("gpt2", {}), ("gpt2", {"lora_bias": True}), ("gpt2", {"bias": "all"})],
+)
+def test_outputs_are_those_of_both_adapters_at_work(
+    kind: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    paths, _ = pair(tmp_path, kind, torch.float64, **settings)
+    merged(paths, tmp_path / "sum")
+    if "bias" not in settings:  # PEFT has the biases of one adapter alone
+        expected = outputs(both_active(tmp_path / "base", kind, paths), kind)
+        assert torch.allclose(outputs(load(tmp_path / "sum", kind), kind), expected, rtol=0, atol=1e-13)
+
+
+def test_factors_summed_apart_are_another_model(tmp_path: Path) -> None:
+    """(B_a + B_b)(A_a + A_b), which scripts compute, has the products of one's B with the other's A."""
+    base(tmp_path / "base", "llama", torch.float64)
+    models = [adapter(tmp_path / name, tmp_path / "base", "llama", ord(name), r=4) for name in "ab"]
+    states = [load_file(tmp_path / name / "adapter_model.safetensors") for name in "ab"]
+    scale = 8 / 4  # PEFT's default α
+    result = merged([tmp_path / "a", tmp_path / "b"], tmp_path / "sum")
+    name = "model.layers.0.self_attn.q_proj"
+    first, second = (
+        sum(state[f"base_model.model.{name}.lora_{part}.weight"] for state in states) for part in "AB"
+    )
+    change = result[f"{name}.weight"] - tensors_of(tmp_path / "base")[f"{name}.weight"]
+    assert (scale * second @ first - change).norm() > 0.5 * change.norm()  # type: ignore[operator]
+    assert len(models) == 2
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "bert"])
+def test_merged_adapter_loads_in_peft(kind: str, tmp_path: Path) -> None:
+    paths, _ = pair(tmp_path, kind, torch.float64)
+    merged(paths, tmp_path / "sum")
+    merged(paths, tmp_path / "adapter", as_adapter=True)
+    model = PeftModel.from_pretrained(load(tmp_path / "base", kind), tmp_path / "adapter").eval()
+    expected = outputs(load(tmp_path / "sum", kind), kind)
+    assert torch.allclose(outputs(model, kind), expected, rtol=0, atol=1e-13)
+    config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    assert config["r"] == 4 + 5 and 4 + 3 in config["rank_pattern"].values()
+    again = merged([tmp_path / "adapter", paths[0]], tmp_path / "again")  # it can be merged on
+    assert again.keys() == tensors_of(tmp_path / "sum").keys()
+
+
+def test_truncated_adapter_is_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths, _ = pair(tmp_path, "llama", torch.float64)
+    merged(paths, tmp_path / "exact", as_adapter=True)
+    capsys.readouterr()
+    merged(paths, tmp_path / "truncated", as_adapter=True, rank=3)
+    said = float(capsys.readouterr().out.split("truncation loses ")[1].split("%")[0]) / 100
+    exact, cut = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("exact", "truncated"))
+    lost = whole = 0.0
+    for name in (name for name in exact if name.endswith("lora_A.weight")):
+        other = name.replace("lora_A", "lora_B")
+        change, kept = exact[other] @ exact[name], cut[other] @ cut[name]
+        values = np.linalg.svd(change.numpy(), compute_uv=False)
+        assert float((change - kept).norm()) == pytest.approx(np.linalg.norm(values[3:]), rel=1e-10)
+        lost, whole = lost + np.sum(values[3:] ** 2), whole + np.sum(values**2)
+    tables = [name for name in exact if name.endswith("embedding_A")]
+    for name in tables:
+        values = np.linalg.svd((exact[name.replace("_A", "_B")] @ exact[name]).numpy(), compute_uv=False)
+        lost, whole = lost + np.sum(values[3:] ** 2), whole + np.sum(values**2)
+    assert tables and said == pytest.approx((lost / whole) ** 0.5, abs=1e-4)
+
+
+def test_interference_in_factors_is_that_of_whole_models(tmp_path: Path) -> None:
+    paths, models = pair(tmp_path, "gpt2", torch.float64)
+    for path, model in zip(paths, models, strict=True):
+        model.merge_and_unload().save_pretrained(tmp_path / f"whole/{path.name}")
+    wholes = [tmp_path / "whole" / path.name for path in paths]
+    for name, sources in (("factors", paths), ("whole", wholes)):
+        merge_checkpoints(
+            [str(path) for path in sources], base=str(tmp_path / "base"), report=tmp_path / f"{name}.nc"
+        )
+    one, other = (store.read(tmp_path / f"{name}.nc") for name in ("factors", "whole"))
+    for variable in ("frobenius_norm", "spectral_norm", "stable_rank", "overlap", "interference"):
+        np.testing.assert_allclose(one[variable], other[variable], rtol=1e-6, atol=1e-9, err_msg=variable)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_least_squares_in_factors(kind: str, tmp_path: Path) -> None:
+    """The same matrices as of whole models, and of rank r_a + r_b as an adapter."""
+    paths, models = pair(tmp_path, kind, torch.float64)
+    generator = torch.Generator().manual_seed(3)
+    given = []
+    for path, model in zip(paths, models, strict=True):
+        model.merge_and_unload().save_pretrained(tmp_path / f"whole/{path.name}")
+        file = tmp_path / f"{path.name}.npz"
+        np.savez(file, input_ids=torch.randint(0, 50, (6, 8), generator=generator).numpy())
+        given.append(f"{path.name}={file}")
+    options: dict[str, Any] = {
+        "method": "least_squares",
+        "activations": "own",
+        "inputs": given,
+        "predict": True,
+    }
+    wholes = [tmp_path / "whole" / path.name for path in paths]
+    one = merged(paths, tmp_path / "factors", **options)
+    other = merged(wholes, tmp_path / "dense", base=str(tmp_path / "base"), **options)
+    assert largest(one, other) < 1e-5  # activations are float32
+    merged(paths, tmp_path / "adapter", as_adapter=True, **options)
+    model = PeftModel.from_pretrained(load(tmp_path / "base", kind), tmp_path / "adapter").eval()
+    expected = outputs(load(tmp_path / "factors", kind), kind)
+    assert torch.allclose(outputs(model, kind), expected, rtol=0, atol=1e-5)
+    with pytest.raises(UserError, match="not of low rank; give --activations own"):
+        merged(paths, tmp_path / "no", as_adapter=True, **(options | {"activations": "merged"}))
+
+
+@pytest.mark.parametrize("modules", [["wte"], ["lm_head"]])
+def test_tied_tables_are_untied(modules: list[str], tmp_path: Path) -> None:
+    """An adapter of one side of a tie leaves the other as it was; PEFT's merge_and_unload changes both."""
+    base(tmp_path / "base", "gpt2", torch.float64)
+    paths = [tmp_path / name for name in "ab"]
+    settings = {"fan_in_fan_out": False, "r": 2}
+    for path in paths:
+        adapter(path, tmp_path / "base", "gpt2", ord(path.name), target_modules=modules, **settings)
+    result = merged(paths, tmp_path / "sum")
+    assert {"lm_head.weight", "transformer.wte.weight"} <= result.keys()
+    expected = outputs(both_active(tmp_path / "base", "gpt2", paths), "gpt2")
+    model = load(tmp_path / "sum", "gpt2")
+    assert model.config.tie_word_embeddings is False
+    assert torch.allclose(outputs(model, "gpt2"), expected, rtol=0, atol=1e-13)
+
+
+def test_adapter_beside_a_whole_model(tmp_path: Path) -> None:
+    paths, models = pair(tmp_path, "bert", torch.float64)
+    expected = merged_by_peft(tmp_path, models)
+    models[1].merge_and_unload().save_pretrained(tmp_path / "whole")
+    result = merged([paths[0], tmp_path / "whole"], tmp_path / "sum", base=str(tmp_path / "base"))
+    assert largest(result, expected) < 1e-14
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_scan_against_numpy(kind: str, tmp_path: Path) -> None:
+    """Norms and ranks of Δ and of the base's matrix, and the shares in the base's leading directions."""
+    (path, _), _ = pair(tmp_path, kind, torch.float64)
+    merge_checkpoints([str(tmp_path / name) for name in "ab"], output=tmp_path / "sum", predict=False)
+    answer = decaymerge("scan", f"path:{path}", "--output", tmp_path / "scan.nc")
+    assert answer.returncode == 0 and "stable rank" in answer.stdout, answer.stderr
+    scanned = store.read(tmp_path / "scan.nc")
+    alone = {name: tensor.numpy() for name, tensor in tensors_of(tmp_path / "base").items()}
+    model = PeftModel.from_pretrained(load(tmp_path / "base", kind), path).merge_and_unload()
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    assert scanned.sizes["matrix"] == (7 if kind == "llama" else 8)
+    for name in scanned["matrix"].values:
+        row, base_matrix, change = scanned.sel(matrix=name), alone[name], state[name] - alone[name]
+        if kind == "gpt2" or row.role == "embedding":
+            base_matrix, change = base_matrix.T, change.T
+        values = np.linalg.svd(change, compute_uv=False)
+        u, base_values, vh = np.linalg.svd(base_matrix)
+        expected = {
+            "rank": 4,
+            "frobenius_norm": np.linalg.norm(values),
+            "spectral_norm": values[0],
+            "stable_rank": np.sum(values**2) / values[0] ** 2,
+            "base_spectral_norm": base_values[0],
+            "base_stable_rank": np.sum(base_values**2) / base_values[0] ** 2,
+            "input_share": np.linalg.norm(change @ vh[:4].T) ** 2 / np.sum(values**2),
+            "output_share": np.linalg.norm(u[:, :4].T @ change) ** 2 / np.sum(values**2),
+        }
+        for variable, number in expected.items():
+            assert float(row[variable]) == pytest.approx(number, rel=1e-5), (name, variable)
+
+
+def test_adapter_in_a_bin_and_with_a_base_elsewhere(tmp_path: Path) -> None:
+    paths, _ = pair(tmp_path, "bert")
+    expected = merged(paths, tmp_path / "sum")
+    for path in paths:
+        tensors = load_file(path / "adapter_model.safetensors")
+        torch.save(tensors, path / "adapter_model.bin")
+        (path / "adapter_model.safetensors").unlink()
+    (tmp_path / "base").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="another place of it can be given as --base"):
+        merged(paths, tmp_path / "no")
+    result = merged(paths, tmp_path / "again", base=str(tmp_path / "moved"))
+    assert largest(result, expected) == 0
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_tensors(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+
+
+QUERY = "base_model.model.bert.encoder.layer.0.attention.self.query"
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "DoRA": (lambda f: edit_config(f, use_dora=True), "LoRA with use_dora, which is more than a sum"),
+    "LoHa": (lambda f: edit_config(f, peft_type="LOHA"), "is an adapter (LOHA) and no LoRA"),
+    "VeRA": (lambda f: edit_config(f, peft_type="VERA"), "is an adapter (VERA) and no LoRA"),
+    "PiSSA": (lambda f: edit_config(f, init_lora_weights="pissa"), "init_lora_weights is 'pissa'"),
+    "a variant of tomorrow": (lambda f: edit_config(f, use_tomorrow=True), "LoRA with use_tomorrow"),
+    "experts": (lambda f: edit_config(f, target_parameters=["experts.up"]), "LoRA with target_parameters"),
+    "magnitudes": (
+        lambda f: edit_tensors(f, lambda t: t.update({f"{QUERY}.lora_magnitude_vector": torch.ones(32)})),
+        "lora_magnitude_vector",
+    ),
+    "one factor": (
+        lambda f: edit_tensors(f, lambda t: t.pop(f"{QUERY}.lora_B.weight")),
+        "has only one of lora_A and lora_B",
+    ),
+    "another rank": (lambda f: edit_config(f, r=6), "says rank 6 for"),
+    "no rank": (lambda f: edit_config(f, r="eight"), "r is 'eight'"),
+    "NaN": (
+        lambda f: edit_tensors(f, lambda t: t[f"{QUERY}.lora_A.weight"].fill_(torch.nan)),
+        "has an infinite or NaN entry",
+    ),
+    "another shape": (
+        lambda f: edit_tensors(f, lambda t: t.update({f"{QUERY}.lora_A.weight": torch.ones(4, 31)})),
+        "with the shape (32, 31), which is (32, 32) in",
+    ),
+    "another model's modules": (
+        lambda f: edit_tensors(
+            f, lambda t: t.update({f"base_model.model.x.lora_{k}.weight": torch.ones(4, 4) for k in "AB"})
+        ),
+        "changes x.weight, which is not in",
+    ),
+    "names of another program": (
+        lambda f: edit_tensors(f, lambda t: t.update({"lora_te_x.alpha": torch.ones(1)})),
+        "does not begin with base_model.model.",
+    ),
+    "another base": (lambda f: edit_config(f, base_model_name_or_path="org/other"), "name different bases"),
+    "no base": (lambda f: edit_config(f, base_model_name_or_path=None), "name different bases"),
+    "a config that is no JSON": (
+        lambda f: (f / "adapter_config.json").write_text("{"),
+        "adapter_config.json",
+    ),
+    "damaged": (lambda f: (f / "adapter_model.safetensors").write_bytes(b"x" * 100), "not readable"),
+}
+
+
+@pytest.fixture(scope="module")
+def bert_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adapters")
+    base(folder / "base", "bert")
+    for name in "ab":
+        adapter(folder / name, folder / "base", "bert", ord(name), r=4)
+    return folder
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_refused(kind: str, bert_pair: Path, tmp_path: Path) -> None:
+    break_it, expected = REFUSED[kind]
+    for name in "ab":
+        shutil.copytree(bert_pair / name, tmp_path / name)
+    break_it(tmp_path / "b")
+    answer = decaymerge("merge-checkpoints", tmp_path / "a", tmp_path / "b", "--output", tmp_path / "out")
+    assert answer.returncode == 1 and answer.stderr.startswith("error: ") and answer.stderr.count("\n") == 1
+    assert expected in answer.stderr, answer.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_of_adapters_are_checked(bert_pair: Path, tmp_path: Path) -> None:
+    paths = [str(bert_pair / name) for name in "ab"]
+    with pytest.raises(UserError, match="give what is missing"):
+        merge_checkpoints(paths, as_adapter=True)
+    with pytest.raises(UserError, match="give what is missing"):
+        merge_checkpoints(paths, output=tmp_path / "out", rank=2)
+    with pytest.raises(UserError, match="base is a whole model"):
+        merge_checkpoints([paths[0], str(bert_pair / "base")], output=tmp_path / "out", as_adapter=True)
