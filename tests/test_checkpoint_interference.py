@@ -17,10 +17,10 @@ from decaymerge import store
 from decaymerge.checkpoint import Checkpoint
 from decaymerge.cli.merge_checkpoints import merge_checkpoints
 from decaymerge.errors import UserError
-from decaymerge.merge_checkpoints import Sources, is_embedding
+from decaymerge.merge_checkpoints import Sources
+from decaymerge.merge_checkpoints.matrices import is_embedding, matrices_of
 from decaymerge.merge_checkpoints.predicted_interference import (
     leading_inputs,
-    matrices_of,
     measure_matrix,
     overlap,
     predict,

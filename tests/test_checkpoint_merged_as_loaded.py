@@ -151,7 +151,7 @@ def test_an_output_is_outside_of_the_models_and_their_reports_are_no_part_of_the
         decaymerge("merge-checkpoints", *models, "--no-predict", "--output", tmp_path / "out").returncode == 0
     )
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"config.json", "merge.json", "model.safetensors"}
+    assert names == {"README.md", "config.json", "merge.json", "model.safetensors"}
 
 
 @pytest.mark.parametrize("kind", ["device", "pipe", "link to nothing"])

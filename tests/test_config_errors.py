@@ -219,6 +219,11 @@ def test_an_old_key_is_answered_with_its_new_name(path: str, value: Any, expecte
             {"method": "scaled", "coefficient": 1e7},
             "merge[0].coefficient = 10000000.0: Input should be less than",
         ),
+        ({"method": "scaled", "coefficient": {"a": True}}, "merge[0].coefficient: a: a number is expected"),
+        (
+            {"method": "scaled", "coefficient": {"a": "x"}},
+            "merge[0].coefficient.a = 'x': Input should be a valid",
+        ),
         ({"method": "scaled", "coeff": 1}, "merge[0]: unknown key coeff = 1, did you mean 'coefficient'?"),
     ],
 )

@@ -49,6 +49,23 @@ def networks() -> list[xr.Dataset]:
     return data_and_networks(3)[1]
 
 
+def test_coefficients_of_tasks_and_layers(networks: list[xr.Dataset]) -> None:
+    method = {"method": "scaled", "coefficient": {"a": 0.7, "W2": 0.5, "all": 0.9}}
+    merged = merged_by([method], networks[:2], task_names=["a", "b"])
+    assert merged.model.values.tolist() == ["scaled=a:0.7;W2:0.5;all:0.9"]
+    for layer in LAYERS:
+        first, second = (network[f"W{layer}"] for network in networks[:2])
+        expected = 0.9 * (0.5 if layer == 2 else 1.0) * (0.7 * first + second)
+        np.testing.assert_allclose(merged[f"W{layer}"].isel(model=0), expected, rtol=1e-5, atol=1e-7)
+    with pytest.raises(UserError, match="coefficient: q is none of a, b, W1, W2, W3, all"):
+        config_of({"method": "scaled", "coefficient": {"q": 0.5}})
+    job = MergeJob.of(config_of(method), "x", "a+b", "0.001", "0-1")
+    assert (
+        job.task_names == ["a", "b"]
+        and MergeJob.of(config_of("sum"), "x", "a+b", "0.001", "0-1").task_names == []
+    )
+
+
 def test_methods(networks: list[xr.Dataset]) -> None:
     merged = merged_by(["sum", "average", SCALED], networks[:2])
     assert merged.model.values.tolist() == ["sum", "average", "scaled=0.7"]

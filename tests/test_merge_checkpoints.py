@@ -144,7 +144,7 @@ def test_files_beside_the_weights(tmp_path: Path) -> None:
     (Path(a) / "README.md").write_text("about a, not about the sum")
     merged([a, b], tmp_path / "sum", base=base)
     names = {path.name for path in (tmp_path / "sum").iterdir()}
-    assert names == {"config.json", "model.safetensors", "tokenizer.json", "merge.json"}
+    assert names == {"config.json", "model.safetensors", "tokenizer.json", "merge.json", "README.md"}
     assert (tmp_path / "sum/tokenizer.json").read_text() == a
     assert not (tmp_path / "sum/vocab.txt").exists()  # a tokenizer is one network's, and not a mixture
     (Path(a) / "tokenizer.json").unlink()

@@ -52,7 +52,7 @@ def test_all_files_of_a_model_are_copied_and_no_other(tmp_path: Path) -> None:
     written = {
         str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()
     }
-    assert written == {*ours, "config.json", "model.safetensors", "merge.json"}
+    assert written == {*ours, "config.json", "model.safetensors", "merge.json", "README.md"}
     assert (tmp_path / "out/merge.json").read_text() != "a"
 
 

@@ -61,7 +61,10 @@ def _merged_by(
     fixed = [layer[0] for layer in layers[trained:]]
     needs = MERGE_METHODS[method_of(merging)[0]].needs
     if not needs:
-        return [apply(merging, layer) for layer in layers[:trained]] + fixed
+        return [
+            apply(merging, layer, names=job.task_names, role=f"W{k}")
+            for k, layer in enumerate(layers[:trained], start=1)
+        ] + fixed
     if not inputs and needs & {"own_inputs", "merged_inputs"}:
         raise UserError(f"merge: {merge_name(merging)} needs the tasks' data; give them with --tasks")
     merged = [torch.empty_like(layer[0]) for layer in layers[:trained]]

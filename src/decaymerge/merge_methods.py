@@ -4,27 +4,35 @@ A method is one decorated function. Its keyword-only parameters follow from its 
 the JSON schema and the command line. Some names among them are not settings but what the method asks for, and the
 driver gives them to it: ``base``, the layer's matrix that all networks were trained from; ``own_inputs`` and
 ``merged_inputs``, the layer's inputs (sample, in) of each task, as that task's own layers below give them and as
-the merged ones do; ``layer``, its number from 1. The driver walks the layers from the first to the last.
+the merged ones do; ``layer``, its number from 1; ``names`` of the networks, and the ``role`` of the matrix. The
+driver walks the layers from the first to the last.
 
 Annotations of settings are evaluated when the configuration is read, and importing PyTorch would take a second
 there: tensors are annotated by name.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Coefficient = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+EVERYTHING = "all"
+"""Name of the coefficient that multiplies every matrix of every network."""
+Coefficients = Annotated[
+    Annotated[Coefficient, Tag("number")] | Annotated[dict[str, Coefficient], Tag("numbers")],
+    Discriminator(lambda value: "numbers" if isinstance(value, Mapping) else "number"),
+]
+"""One number, or numbers by the name of a network, the role of a matrix, or ``EVERYTHING``; others count as 1."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Ridge = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 INPUTS = frozenset({"own_inputs", "merged_inputs"})
-REQUESTS = INPUTS | {"base", "layer"}
+REQUESTS = INPUTS | {"base", "layer", "names", "role"}
 """Keyword parameters that the driver supplies."""
 
 
@@ -92,9 +100,19 @@ def average(weights: "Sequence[Tensor]") -> "Tensor":
 
 
 @merge_method("scaled")
-def scaled(weights: "Sequence[Tensor]", *, coefficient: Coefficient) -> "Tensor":
-    """``coefficient`` times the sum, as task arithmetic does (Ilharco et al. 2023)."""
-    return coefficient * sum_weights(weights)
+def scaled(
+    weights: "Sequence[Tensor]", *, coefficient: Coefficients, names: Sequence[str] = (), role: str = ""
+) -> "Tensor":
+    """``coefficient`` times the sum, as task arithmetic does (Ilharco et al. 2023).
+
+    With several numbers, that of a network multiplies its matrices, that of a role all matrices of this role.
+    """
+    if not isinstance(coefficient, dict):
+        return coefficient * sum_weights(weights)
+    shared = coefficient.get(EVERYTHING, 1.0) * coefficient.get(role, 1.0)
+    return sum_weights(
+        [shared * coefficient.get(name, 1.0) * weight for name, weight in zip(names, weights, strict=True)]
+    )
 
 
 @merge_method("projected_sum")

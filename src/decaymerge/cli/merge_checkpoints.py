@@ -1,8 +1,7 @@
 """The command that merges checkpoints of transformers, and says before what the merge will do."""
 
-import inspect
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from decaymerge.cli.arguments import CACHE, ByName, Cache, Overwrite, Partial
 from decaymerge.cli.checkpoints import check_files, model_of
+from decaymerge.cli.merge_arguments import AUTO, COEFFICIENT, checkpoints_job, with_parameters_of_methods
 from decaymerge.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,52 +17,18 @@ if TYPE_CHECKING:
     from decaymerge.workflow.jobs import CheckpointsJob
 
 app = typer.Typer()
-AUTO = "auto"
-FOR_TRANSFORMERS: dict[str, Any] = {"activations": "merged", "ridge": 1e-4, "shrinkage": 0.1}
-"""Parameters of least squares unless they are given: the best of three settings, on the test texts of one seed of
-MiniLM."""
-
-
-def _with_parameters_of_methods(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace ``**parameters`` of a command by one option for each parameter of the merge methods."""
-    from decaymerge.merge_methods import MERGE_METHODS
-
-    methods = {
-        key: [name for name, method in MERGE_METHODS.items() if key in method.parameters]
-        for method in MERGE_METHODS.values()
-        for key in method.parameters
-    }
-    options = [
-        inspect.Parameter(
-            key,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[str | None, typer.Option(help=_help(key, names))],
-        )
-        for key, names in methods.items()
-    ]
-    fixed = list(inspect.signature(command).parameters.values())[:-1]
-    command.__signature__ = inspect.Signature([*fixed, *options])  # type: ignore[attr-defined]
-    command.__annotations__ |= {option.name: option.annotation for option in options}
-    return command
-
-
-def _help(key: str, names: list[str]) -> str:
-    default = f"; {FOR_TRANSFORMERS[key]} if left out" if key in FOR_TRANSFORMERS else ""
-    auto = ", or auto: the best on --inputs" if key == "coefficient" else ""
-    return f"Parameter of --method {' and '.join(names)}{auto}{default}."
 
 
 @app.command()
-@_with_parameters_of_methods
+@with_parameters_of_methods
 def merge_checkpoints(
     models: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="CHECKPOINT",
-            help="Folder of a checkpoint, or hub:org/name; two or more of the same form.",
+            help="Folder of a checkpoint or a LoRA adapter, or hub:org/name; two or more of the same form.",
         ),
-    ],
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder to write; without it, the effect of the merge is only said.")
     ] = None,
@@ -102,11 +68,15 @@ def merge_checkpoints(
     plot: Annotated[
         Path | None, typer.Option(help="PDF to draw the prediction in; a PNG is written next to it.")
     ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="merge.json of a merged checkpoint: repeat this merge, bit by bit, into --output."),
+    ] = None,
     cache: Cache = CACHE,
     partial: Partial = False,
     by_name: ByName = False,
     overwrite: Overwrite = False,
-    **parameters: str | None,
+    **parameters: Any,
 ) -> None:
     """Merge transformers of the same form, and say how much they disturb each other.
 
@@ -116,9 +86,28 @@ def merge_checkpoints(
     measured on them, and --method least_squares merges from them.
     """
     from decaymerge.config.base import parse_bytes
-    from decaymerge.merge_checkpoints import merge
+    from decaymerge.merge_checkpoints import merge, record
 
-    job = _checkpoints_job(models, base, method, parameters, bool(inputs))
+    how = {"as_adapter": as_adapter, "rank": rank, "max_shard_size": max_shard_size}
+    how |= {"partial": partial, "by_name": by_name}
+    checksums: dict[str, str] = {}
+    if recipe is not None:
+        if (
+            models
+            or base
+            or inputs
+            or labels
+            or method != "sum"
+            or any(parameters.values())
+            or output is None
+        ):
+            raise UserError(
+                f"--recipe {recipe} says all but where to write; give --output, and no models or methods"
+            )
+        job, checksums = record.read(recipe)
+        inputs = [f"{name}={path}" for name, path in job.inputs.items()]
+    else:
+        job = checkpoints_job(models or [], base, method, parameters, bool(inputs)).model_copy(update=how)
     check_files({"--report": report, "--plot": plot}, plot)
     if labels and not inputs:
         raise UserError(f"--labels {labels[0]} are those of --inputs, which are missing; give both")
@@ -126,20 +115,20 @@ def merge_checkpoints(
         raise UserError(
             "--no-predict leaves only --output to write: give --output, and neither --report, --plot nor --inputs"
         )
-    shard_bytes = parse_bytes("--max-shard-size", max_shard_size)
-    if (as_adapter and output is None) or (rank is not None and not as_adapter):
+    shard_bytes = parse_bytes("--max-shard-size", job.max_shard_size)
+    if (job.as_adapter and output is None) or (job.rank is not None and not job.as_adapter):
         raise UserError(
             "--as-adapter says how to write --output, and --rank how large it is; give what is missing"
         )
     if shard_bytes == 0:
         raise UserError(
-            f"--max-shard-size {max_shard_size} leaves no room for weights; give a size such as 2GB or 512MiB"
+            f"--max-shard-size {job.max_shard_size} leaves no room for weights; give a size such as 2GB or 512MiB"
         )
     if output is not None:
         merge.refuse_existing(output)
-    job, sources = _open(job, cache, partial=partial, by_name=by_name)
+    job, sources = _open(job, cache)
     merge.refuse_other_parts(sources)
-    if as_adapter:
+    if job.as_adapter:
         from decaymerge.merge_checkpoints import as_adapter as adapters
 
         adapters.refuse_models(sources)
@@ -148,13 +137,15 @@ def merge_checkpoints(
     for line in merge.warnings(sources, job):
         print(f"warning: {line}")
 
-    def write(solved: Mapping[str, Path] | None = None) -> None:
+    def write(solved: Mapping[str, Path] | None = None, effects: Sequence[str] = ()) -> None:
         assert output is not None
-        if as_adapter:
-            print(adapters.write(sources, job, output, rank, solved))
+        if job.as_adapter:
+            print(adapters.write(sources, job, output, solved, effects))
         else:
-            merge.write(sources, job, output, shard_bytes, solved)
-        print(f"merged into {output}")
+            merge.write(sources, job, output, shard_bytes, solved, effects)
+        if recipe is not None:
+            record.check(output, recipe, checksums)
+        print(f"merged into {output}{', bit by bit as the recipe says' if recipe else ''}")
 
     if inputs:
         from decaymerge import store
@@ -162,13 +153,13 @@ def merge_checkpoints(
         from decaymerge.merge_checkpoints import at_hand
         from decaymerge.merge_checkpoints.with_inputs import solved_tensors
 
-        auto = parameters.get("coefficient") == AUTO
+        auto = parameters.get(COEFFICIENT) == [AUTO]
         with scratch_folder(output or Path(tempfile.gettempdir()) / "decaymerge") as scratch:
-            job, effects = at_hand.merge(job, sources, inputs, labels or [], scratch, auto=auto)
+            job, effects, lines = at_hand.merge(job, sources, inputs, labels or [], scratch, auto=auto)
             if report is not None:
                 store.write(effects, report, job)
             if output is not None:
-                write(solved_tensors(scratch))
+                write(solved_tensors(scratch), lines)
     else:
         if predict:
             _predict(job, sources, report, plot)
@@ -192,55 +183,7 @@ def _predict(job: "CheckpointsJob", sources: "Sources", report: Path | None, plo
         figures.draw(FigureJob(figure="predicted_interference", names=sources.names), [prediction], plot)
 
 
-def _checkpoints_job(
-    models: list[str],
-    base: str | None,
-    method: str,
-    parameters: Mapping[str, str | None],
-    has_inputs: bool,
-) -> "CheckpointsJob":
-    from decaymerge.config.base import validate
-    from decaymerge.merge_methods import MERGE_METHODS
-    from decaymerge.workflow.jobs import CheckpointsJob
-
-    if method not in MERGE_METHODS:
-        raise UserError(f"--method {method} is not known; known: {', '.join(MERGE_METHODS)}")
-    known_parameters = MERGE_METHODS[method].parameters
-    given: dict[str, Any] = {key: value for key, value in parameters.items() if value is not None}
-    for key, parameter in known_parameters.items():
-        if parameter.default is parameter.empty and key not in given:
-            raise UserError(f"--method {method} needs --{key}, such as --{key} 0.5")
-    for key, value in given.items():
-        if key not in known_parameters:
-            methods = [name for name, other in MERGE_METHODS.items() if key in other.parameters]
-            raise UserError(
-                f"--{key} {value} belongs to --method {' or '.join(methods)}, not to {method}; give that method,"
-                f" or leave --{key} out"
-            )
-    needs = MERGE_METHODS[method].needs
-    if "layer" in needs:
-        raise UserError(f"--method {method} is for the networks of experiments; give another method")
-    if needs and not has_inputs and needs != {"base"}:
-        raise UserError(
-            f"--method {method} merges from inputs of the tasks; give --inputs NAME=FILE for each model"
-        )
-    if given.get("coefficient") == AUTO:
-        if not has_inputs:
-            raise UserError("--coefficient auto is chosen on --inputs; give them, or a number")
-        given["coefficient"] = 1.0
-    if method == "least_squares":
-        given = FOR_TRANSFORMERS | given
-    if len(models) < 2:
-        raise UserError(f"{models[0]} alone cannot be merged; give two or more checkpoints")
-    if repeated := [text for text in models if models.count(text) > 1]:
-        raise UserError(f"{repeated[0]} is given twice; give different checkpoints")
-    method_settings = {"method": method, **given} if given else method
-    return validate(CheckpointsJob, {"models": models, "base": base, "method": method_settings})
-
-
-def _open(
-    job: "CheckpointsJob", cache: Path, *, partial: bool, by_name: bool
-) -> tuple["CheckpointsJob", "Sources"]:
+def _open(job: "CheckpointsJob", cache: Path) -> tuple["CheckpointsJob", "Sources"]:
     from decaymerge.fetch import model
     from decaymerge.merge_checkpoints.opened import open_sources
 
@@ -253,6 +196,6 @@ def _open(
         source = text if text.startswith(("hub:", "path:")) else f"path:{text}"
         return model.fetch_model(model_of([source], "", None), cache)
 
-    job, sources, lines = open_sources(job, folder_of, partial=partial, by_name=by_name)
+    job, sources, lines = open_sources(job, folder_of)
     print("\n".join(lines))
     return job, sources

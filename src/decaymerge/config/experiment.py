@@ -8,8 +8,9 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from decaymerge.config.base import Settings, refuse
 from decaymerge.config.datasets import GaussianTask, NamedTasks, TaskSettings, tasks_form
-from decaymerge.config.merging import MergeSettings, merge_name
+from decaymerge.config.merging import MergeSettings, merge_name, named_coefficients
 from decaymerge.config.numbers import Count, Loss, Number, PositiveNumber, Size, WeightDecay, Whole
+from decaymerge.merge_methods import EVERYTHING
 
 LBFGS_ITERATIONS = 20_000
 """Iterations of ``finish: lbfgs`` at most."""
@@ -192,6 +193,11 @@ class Experiment(Settings):
         names = [merge_name(merging) for merging in self.merges]
         if len(set(names)) < len(names):
             raise refuse(f"merge: {names} names a method twice")
+        matrices = [f"W{k}" for k in range(1, self.network.trained_layers + 1)]
+        known = [*self.named_tasks, *matrices, EVERYTHING]
+        for name in (name for merging in self.merges for name in named_coefficients(merging)):
+            if name not in known:
+                raise refuse(f"merge: coefficient: {name} is none of {', '.join(known)}")
         counts = self.merge_first or []
         if len(set(counts)) < len(counts):
             raise refuse(f"merge_first: {counts} names a number twice")

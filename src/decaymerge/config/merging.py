@@ -77,8 +77,20 @@ def method_of(merging: MergeSettings) -> tuple[str, dict[str, Any]]:
 def merge_name(merging: MergeSettings) -> str:
     """Name of a merged network on the ``model`` dimension, such as ``sum`` or ``scaled=0.8``."""
     name, parameters = method_of(merging)
-    values = [shortest(value) if isinstance(value, float) else str(value) for value in parameters.values()]
+    values = [_shown(value) for value in parameters.values()]
     return f"{name}={','.join(values)}" if values else name
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ";".join(f"{key}:{_shown(one)}" for key, one in value.items())
+    return shortest(value) if isinstance(value, float) else str(value)
+
+
+def named_coefficients(merging: MergeSettings) -> list[str]:
+    """What the coefficients of a merge name: networks, roles, or everything."""
+    coefficient = method_of(merging)[1].get("coefficient")
+    return list(coefficient) if isinstance(coefficient, Mapping) else []
 
 
 def asks_for_inputs(merges: Iterable[MergeSettings]) -> bool:

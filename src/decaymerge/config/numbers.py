@@ -1,5 +1,6 @@
 """Numbers and names as settings: what YAML or a command line may write for them, and their limits."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -11,6 +12,9 @@ def number(value: Any) -> Any:
     """Accept ``1e-4``, which YAML reads as a string; refuse ``yes``, which YAML reads as a boolean."""
     if isinstance(value, bool):
         raise refuse("a number is expected, not a boolean")
+    if isinstance(value, Mapping):
+        if wrong := [key for key, one in value.items() if isinstance(one, bool)]:
+            raise refuse(f"{wrong[0]}: a number is expected, not a boolean")
     return value
 
 

@@ -1,8 +1,8 @@
 """Stage ``merge-checkpoints``: merge several of your own checkpoints into one, and predict their interference."""
 
 import math
-import re
 from collections.abc import Mapping
+from functools import cached_property
 from itertools import combinations
 
 import torch
@@ -15,13 +15,10 @@ from decaymerge.checkpoint.reader import TensorInfo
 from decaymerge.errors import UserError, listed
 from decaymerge.low_rank import LowRank
 from decaymerge.merge_checkpoints.configs import compare_configs
+from decaymerge.merge_checkpoints.matrices import roles_of
 
 BASE = "the base"
 """Name of the base in messages."""
-EMBEDDING_NAME = re.compile(
-    r"(^|\.)(\w*embeddings?|embed_(in|tokens|positions)|wte|wpe|shared|relative_attention_bias)(\.weight)?$"
-)
-"""Names of the tensors that are tables with a row for each token, position or type."""
 
 
 class Sources:
@@ -67,6 +64,11 @@ class Sources:
     def first(self) -> Checkpoint:
         """The first model. The merged checkpoint has its configuration and its types."""
         return next(iter(self.models.values()))
+
+    @cached_property
+    def roles(self) -> dict[str, str]:
+        """Role of every tensor."""
+        return roles_of(self.first)
 
     @property
     def names(self) -> list[str]:
@@ -165,8 +167,3 @@ def stored_bytes(checkpoint: Checkpoint) -> dict[str, int]:
         else info.nbytes
         for name, info in checkpoint.tensors.items()
     }
-
-
-def is_embedding(name: str) -> bool:
-    """Whether a tensor's name is that of a table with a row for each token, position or type."""
-    return EMBEDDING_NAME.search(name) is not None

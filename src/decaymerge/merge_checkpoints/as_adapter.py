@@ -6,7 +6,7 @@ is the nearest matrix of that rank.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,9 @@ from decaymerge.checkpoint.adapter import CONFIG, PREFIX, WEIGHTS, Adapted
 from decaymerge.errors import UserError
 from decaymerge.low_rank import LowRank
 from decaymerge.merge import apply
-from decaymerge.merge_checkpoints import Sources
-from decaymerge.merge_checkpoints.merge import RECORD, refuse_existing, rest_of
+from decaymerge.merge_checkpoints import Sources, record
+from decaymerge.merge_checkpoints.merge import refuse_existing, rest_of
 from decaymerge.progress import progress_bar
-from decaymerge.provenance import provenance
 from decaymerge.workflow.jobs import CheckpointsJob
 
 KEPT = (
@@ -59,8 +58,8 @@ def write(
     sources: Sources,
     job: CheckpointsJob,
     output: Path,
-    rank: int | None = None,
     solved: Mapping[str, Path] | None = None,
+    effects: Sequence[str] = (),
 ) -> str:
     """Write the merged adapter.
 
@@ -68,8 +67,8 @@ def write(
         sources: Adapters of one base.
         job: The merge method, and what ``merge.json`` records.
         output: Folder to write.
-        rank: Largest rank of a matrix, or none for the exact merge.
         solved: Files of the changes that were merged before, from inputs, with the factors ``left`` and ``right``.
+        effects: Lines about what was measured on inputs.
 
     Returns:
         What the ranks are, and what truncation loses, in one line.
@@ -90,7 +89,7 @@ def write(
             change, base = _change(sources, job, name, solved or {})
             if isinstance(change, LowRank) and name in owner.modules:
                 module = owner.modules[name]
-                kept = change if rank is None else change.truncated(rank)
+                kept = change if job.rank is None else change.truncated(job.rank)
                 lost, whole = lost + float((change - kept).norm()) ** 2, whole + float(change.norm()) ** 2
                 tensors |= _factors(owner, name, kept)
                 ranks[module] = kept.rank
@@ -107,10 +106,11 @@ def write(
     with atomic_folder(output) as folder:
         save_file(tensors, folder / WEIGHTS[0], metadata={"format": "pt"})
         (folder / CONFIG).write_text(json.dumps(_config(adapters[0], ranks), indent=2) + "\n")
-        record = {"settings": job.model_dump(), **provenance()}
-        (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        record.write(folder, sources, job, effects)
     text = f"rank {max(ranks.values(), default=0)} at most"
-    return text if rank is None else f"{text}; truncation loses {(lost / whole) ** 0.5 if whole else 0:.2%}"
+    return (
+        text if job.rank is None else f"{text}; truncation loses {(lost / whole) ** 0.5 if whole else 0:.2%}"
+    )
 
 
 def _change(

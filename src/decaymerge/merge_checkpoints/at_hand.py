@@ -28,7 +28,7 @@ def merge(
     scratch: Path,
     *,
     auto: bool,
-) -> tuple[CheckpointsJob, xr.Dataset]:
+) -> tuple[CheckpointsJob, xr.Dataset, list[str]]:
     """Print what the merge does on inputs, and merge from them where the method asks for it.
 
     Args:
@@ -40,7 +40,8 @@ def merge(
         auto: Choose the coefficient.
 
     Returns:
-        The job that is done, with the chosen coefficient and the files of the inputs; and the effects by matrix.
+        The job that is done, with the chosen coefficient and the files of the inputs; the effects by matrix; and
+        lines about those on the outputs.
 
     Raises:
         UserError: the inputs or labels are not as they must be, or cannot be followed through the models.
@@ -77,8 +78,9 @@ def merge(
     if followed.solved:
         rest = merge_name(rest_of(job).method)
         print(f"merged from their inputs: {len(followed.solved)} matrices; everything else: {rest}")
-    print("\n".join(measured.lines(followed, truth)))
-    return job, effects
+    lines = measured.lines(followed, truth)
+    print("\n".join(lines))
+    return job, effects, lines
 
 
 def best_scaled(job: CheckpointsJob, follower: Follower, scratch: Path) -> CheckpointsJob:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from decaymerge import store
 from decaymerge.merge_checkpoints import Sources
+from decaymerge.merge_checkpoints.matrices import matrices_of
 from decaymerge.merge_checkpoints.output_change import output_changes
-from decaymerge.merge_checkpoints.predicted_interference import matrices_of
 from decaymerge.merge_checkpoints.with_inputs import Followed, Follower
 
 LONG_NAMES = {

@@ -3,8 +3,9 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError
@@ -16,15 +17,12 @@ from decaymerge.checkpoint.model_class import without_quantisation
 from decaymerge.config.merging import asks_for_inputs
 from decaymerge.errors import UserError
 from decaymerge.merge import apply
-from decaymerge.merge_checkpoints import Sources, is_embedding, stored_bytes, type_name
+from decaymerge.merge_checkpoints import Sources, record, stored_bytes, type_name
 from decaymerge.merge_checkpoints.configs import different_meanings, different_tokenizers
+from decaymerge.merge_checkpoints.matrices import is_embedding
 from decaymerge.model_files import belongs, has_weights_of_its_own, is_tokenizer
 from decaymerge.progress import progress_bar
-from decaymerge.provenance import provenance
 from decaymerge.workflow.jobs import CheckpointsJob
-
-RECORD = "merge.json"
-"""File of the merged checkpoint that records its settings and the code that made it."""
 
 
 def merged_tensor(sources: Sources, job: CheckpointsJob, tensor: str) -> Tensor:
@@ -40,7 +38,9 @@ def merged_tensor(sources: Sources, job: CheckpointsJob, tensor: str) -> Tensor:
     if info.dtype is None:
         return sources.first.read([tensor])[0].contiguous().clone()
     summands, base = sources.read(tensor)
-    available = {} if base is None else {"base": base}
+    available: dict[str, Any] = {"names": sources.names, "role": sources.roles[tensor]}
+    if base is not None:
+        available["base"] = base
     total = apply(job.method, summands, **available)
     weight: Tensor = (total if base is None else base + total).to(info.dtype).contiguous()
     if not weight.isfinite().all():
@@ -64,6 +64,7 @@ def write(
     output: Path,
     max_shard_bytes: int,
     solved: Mapping[str, Path] | None = None,
+    effects: Sequence[str] = (),
 ) -> None:
     """Write the merged checkpoint in the form that ``transformers`` reads; one shard is in memory at a time.
 
@@ -73,6 +74,7 @@ def write(
         output: Folder to write.
         max_shard_bytes: Largest size of a weights file, in bytes.
         solved: Files of the tensors that were merged before, from inputs.
+        effects: Lines about what was measured on inputs.
 
     Raises:
         UserError: ``output`` exists and is not empty or cannot be written, an entry of a checkpoint is infinite or
@@ -99,8 +101,7 @@ def write(
             index = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
             (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
         _copy_files(sources, folder)
-        record = {"settings": job.model_dump(), **provenance()}
-        (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        record.write(folder, sources, job, effects)
 
 
 def refuse_existing(output: Path) -> None:

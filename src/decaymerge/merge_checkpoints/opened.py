@@ -1,27 +1,27 @@
 """Open the checkpoints of a merge: models, and adapters together with their base."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from decaymerge.checkpoint import Checkpoint
 from decaymerge.checkpoint.adapter import Adapted, Adapter, broken_ties, is_adapter
 from decaymerge.checkpoint.form import Form
 from decaymerge.checkpoint.judge import judge
+from decaymerge.config.merging import named_coefficients
 from decaymerge.errors import UserError
 from decaymerge.merge_checkpoints import BASE, Sources
+from decaymerge.merge_methods import EVERYTHING
 from decaymerge.workflow.jobs import CheckpointsJob
 
 
 def open_sources(
-    job: CheckpointsJob, folder_of: Callable[[str], Path], *, partial: bool, by_name: bool
+    job: CheckpointsJob, folder_of: Callable[[str], Path]
 ) -> tuple[CheckpointsJob, Sources, list[str]]:
     """The checkpoints of a merge.
 
     Args:
-        job: Its models, and its base if it is named.
+        job: Its models, its base if it is named, and how they are judged.
         folder_of: Folder of a model as typed.
-        partial: Go on with checkpoints that are incomplete.
-        by_name: Do not ask ``transformers`` for their classes.
 
     Returns:
         The job with the base that adapters name, the checkpoints, and lines about them.
@@ -29,8 +29,7 @@ def open_sources(
     Raises:
         UserError: a checkpoint cannot be read, they do not fit together, or adapters have no common base.
     """
-    short_names = [text.rstrip("/").split("/")[-1] for text in job.models]
-    names = short_names if len(set(short_names)) == len(short_names) else job.models
+    names = short_names(job.models)
     folders = {name: folder_of(text) for name, text in zip(names, job.models, strict=True)}
     adapters = {name: Adapter(folder) for name, folder in folders.items() if is_adapter(folder)}
     named = job.base is not None
@@ -39,7 +38,7 @@ def open_sources(
     base = None if job.base is None else Checkpoint(_folder_of_base(job.base, folder_of, named=named))
     models = {name: Checkpoint(folder) for name, folder in folders.items() if name not in adapters}
     opened = models if base is None else {**models, BASE: base}
-    forms = {name: judge(one, partial=partial, by_name=by_name) for name, one in opened.items()}
+    forms = {name: judge(one, partial=job.partial, by_name=job.by_name) for name, one in opened.items()}
     lines = []
     if base is not None and adapters:
         broken: dict[str, str] = {}
@@ -58,6 +57,10 @@ def open_sources(
     for name, checkpoint in opened.items():
         about = [f"LoRA of {len(checkpoint.changed)} tensors"] if name in adapters else forms[name].lines()
         lines += [f"{name}: {line}" for line in [*about, *checkpoint.notes]]
+    known = {*names, *sources.roles.values(), EVERYTHING}
+    if unknown := [name for name in named_coefficients(job.method) if name not in known]:
+        there = ", ".join(sorted(set(sources.roles.values())))
+        raise UserError(f"--coefficient {unknown[0]}: no tensor here has this role; there are {there}")
     return job, sources, lines
 
 
@@ -86,6 +89,12 @@ def _folder_of_base(base: str, folder_of: Callable[[str], Path], *, named: bool)
     except UserError as error:
         hint = "" if named else " (the adapters name this base; another place of it can be given as --base)"
         raise UserError(f"{error}{hint}") from None
+
+
+def short_names(models: Sequence[str]) -> list[str]:
+    """Last component of each model as typed, or all of it where that is not unique."""
+    last = [text.rstrip("/").split("/")[-1] for text in models]
+    return last if len(set(last)) == len(last) else list(models)
 
 
 def base_of(adapters: dict[str, Adapter]) -> str:

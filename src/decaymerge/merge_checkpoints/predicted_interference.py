@@ -44,10 +44,9 @@ import xarray as xr
 from scipy.sparse.linalg import ArpackError, svds
 
 from decaymerge import store
-from decaymerge.architectures import places
-from decaymerge.checkpoint import Checkpoint
 from decaymerge.low_rank import small
-from decaymerge.merge_checkpoints import Sources, is_embedding
+from decaymerge.merge_checkpoints import Sources
+from decaymerge.merge_checkpoints.matrices import matrices_of
 from decaymerge.progress import progress_bar
 from decaymerge.scan.spectral import frobenius_norm, spectral_norm
 
@@ -67,22 +66,6 @@ LONG_NAMES = {
     "inner_product": "⟨Δ_A, Δ_B⟩, sum over A's inputs of how far B moves them where A has moved them",
     "interference": "‖Δ_B V_A‖_F / ‖Δ_A V_A‖_F, predicted interference",
 }
-ORDER = ("Q", "K", "V", "QKV", "O", "M1", "M2", "E1", "E2")
-"""Roles of a layer, as an input meets them."""
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A tensor that is a matrix, with its layer and its role."""
-
-    name: str
-    layer: str
-    """Stack and index, as in ``encoder.layer.3``; empty if the architecture does not know the tensor."""
-    role: str
-    """Role in the architecture, or ``embedding``, or ``other``."""
-    stored_inputs_first: bool
-    """Whether the matrix is stored (in, out), as GPT-2's matrices and embeddings are. An embedding's inputs are
-    tokens."""
 
 
 @dataclass(frozen=True)
@@ -107,23 +90,6 @@ class Summand:
         rank = (norm / spectral) ** 2 if spectral else math.nan
         count = 0 if math.isnan(rank) else math.ceil(rank * (1 - RANK_TOLERANCE))
         return cls(matrix, norm, spectral, rank, leading_inputs(matrix, count))
-
-
-def matrices_of(checkpoint: Checkpoint) -> list[Matrix]:
-    """All matrices of floating-point numbers: those that the architecture knows, by layer, then the others."""
-    found = places({name: info.shape for name, info in checkpoint.tensors.items()})
-    known: dict[tuple[str, int, int, int, str], Matrix] = {}
-    others: list[Matrix] = []
-    for name, info in sorted(checkpoint.tensors.items()):
-        if len(info.shape) != 2 or info.dtype is None or 0 in info.shape:
-            continue
-        if place := found.get(name):
-            order = (place.stack, place.layer, ORDER.index(place.role), place.expert, name)
-            known[order] = Matrix(name, f"{place.stack}{place.layer}", place.role, place.scheme.transposed)
-        else:
-            embedding = is_embedding(name)
-            others.append(Matrix(name, "", "embedding" if embedding else "other", embedding))
-    return [known[order] for order in sorted(known)] + others
 
 
 def predict(sources: Sources, *, norms_alone: bool = False) -> xr.Dataset:

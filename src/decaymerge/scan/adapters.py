@@ -13,7 +13,8 @@ from decaymerge import store
 from decaymerge.checkpoint.adapter import Adapted
 from decaymerge.errors import UserError
 from decaymerge.low_rank import LowRank
-from decaymerge.merge_checkpoints.predicted_interference import leading_inputs, matrices_of
+from decaymerge.merge_checkpoints.matrices import matrices_of
+from decaymerge.merge_checkpoints.predicted_interference import leading_inputs
 from decaymerge.merge_checkpoints.table import aligned
 from decaymerge.progress import progress_bar
 from decaymerge.scan.spectral import frobenius_norm, spectral_norm

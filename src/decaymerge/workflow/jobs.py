@@ -13,7 +13,7 @@ from decaymerge.config.base import Settings, refuse
 from decaymerge.config.datasets import GaussianTask, TaskSettings
 from decaymerge.config.drawing import Drawing
 from decaymerge.config.experiment import Experiment, Network, Optimisation, Training
-from decaymerge.config.merging import MergeSettings
+from decaymerge.config.merging import MergeSettings, named_coefficients
 from decaymerge.config.numbers import Loss, PositiveNumber, Size, WeightDecay, shortest
 from decaymerge.errors import UserError
 
@@ -97,12 +97,16 @@ class MergeJob(Job):
 
     methods: Annotated[list[MergeSettings], Field(min_length=1)]
     network: Network
+    task_names: list[str] = Field(default_factory=list)
+    """Tasks of the merge set, where a coefficient names one."""
 
     @classmethod
     def of(cls, config: Config, experiment: str, merge_set: str, weight_decay: str, block: str) -> Self:
         """All networks of an experiment are merged alike."""
         settings = config.experiments[experiment]
-        return cls(methods=settings.merges, network=settings.network)
+        by_name = any(named_coefficients(merging) for merging in settings.merges)
+        names = settings.merge_sets[merge_set] if by_name else []
+        return cls(methods=settings.merges, network=settings.network, task_names=names)
 
 
 class EvaluateJob(Job):
@@ -250,6 +254,13 @@ class CheckpointsJob(Job):
     method: MergeSettings
     inputs: dict[str, str] = Field(default_factory=dict)
     """File of each model's inputs, by the model's name."""
+    as_adapter: bool = False
+    """Write one adapter instead of a model."""
+    rank: Annotated[int, Field(ge=1)] | None = None
+    """Largest rank of an adapter, or none for the exact one."""
+    max_shard_size: str = "2GB"
+    partial: bool = False
+    by_name: bool = False
 
 
 def format_weight_decay(weight_decay: float) -> str:
