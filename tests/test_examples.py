@@ -124,7 +124,8 @@ def test_minilm_with_inputs(setting: str, tmp_path: Path) -> None:
     done = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / f"{setting}-0/results.json").read_text())
-    merges = {"sum", "average", "scaled, 200", "least squares, 20", "least squares, 200"}
+    merges = {"sum", "average", "scaled, 200"}
+    merges |= {f"{method}, {count}" for method in ("least squares", "corrected sum") for count in (20, 200)}
     assert set(results["accuracy"]) == merges | {"own"}
     assert all(f"| {model} |" in done.stdout for model in merges)
     for task, majority in results["majority"].items():

@@ -145,7 +145,7 @@ def least_squares(
     """
     import torch
 
-    from decaymerge.low_rank import LowRank, dense
+    from decaymerge.low_rank import dense
 
     inputs = merged_inputs if activations == "merged" else own_inputs
     grams, products, samples, targets = [], [], [], []
@@ -162,12 +162,49 @@ def least_squares(
     rho = ridge * total.diagonal().mean()
     if rho == 0 and not shrinkage:
         return minimum_norm(torch.cat(samples), torch.cat(targets))
-    total = total.double() + rho * torch.eye(len(total), dtype=torch.float64)
-    product = sum_weights(products)
+    return solution(total, rho, sum_weights(products))
+
+
+@merge_method("corrected_sum")
+def corrected_sum(
+    weights: "Sequence[Tensor]",
+    *,
+    own_inputs: "Sequence[Tensor]",
+    merged_inputs: "Sequence[Tensor]",
+    base: "Tensor | None" = None,
+    activations: Literal["own", "merged"] = "merged",
+    ridge: Ridge = 1.0,
+) -> "Tensor":
+    """argmin_W Σ_i ‖(W - W^(i)) H_i‖²/n_i + ρ‖W - Σ_i W^(i)‖²: the sum, corrected by inputs of each task (ours).
+
+    A large ridge leaves the sum, a small one gives least squares. In directions that no input has, the sum stays,
+    and least squares puts nothing. ρ and ``activations`` are those of least squares.
+    """
+    import torch
+
+    inputs = merged_inputs if activations == "merged" else own_inputs
+    total = sum_weights(weights)
+    products = []
+    for weight, h, x in zip(weights, own_inputs, inputs, strict=True):
+        y = h @ weight.mT - x @ total.mT
+        if base is not None and activations == "merged":
+            y = y + (h - x) @ base.mT
+        products.append(x.mT @ y / len(x))
+    gram = torch.stack([x.mT @ x / len(x) for x in inputs]).sum(0)
+    return total + solution(gram, ridge * gram.diagonal().mean(), sum_weights(products))
+
+
+def solution(gram: "Tensor", rho: "Tensor", product: "Tensor") -> "Tensor":
+    """W (out, in) with (G + ρI) Wᵀ = P, by float64; of low rank where P (in, out) is."""
+    import torch
+
+    from decaymerge.low_rank import LowRank
+
+    system = gram.double() + rho * torch.eye(len(gram), dtype=torch.float64)
     if isinstance(product, LowRank):
-        left = torch.linalg.solve(total, product.left.double()).to(product.dtype)
+        left = torch.linalg.solve(system, product.left.double()).to(product.dtype)
         return LowRank(left, product.right).mT
-    return torch.linalg.solve(total, product.double()).mT.to(weights[0].dtype)
+    return torch.linalg.solve(system, product.double()).mT.to(product.dtype)
 
 
 def minimum_norm(inputs: "Tensor", outputs: "Tensor") -> "Tensor":

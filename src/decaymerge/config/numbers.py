@@ -12,9 +12,8 @@ def number(value: Any) -> Any:
     """Accept ``1e-4``, which YAML reads as a string; refuse ``yes``, which YAML reads as a boolean."""
     if isinstance(value, bool):
         raise refuse("a number is expected, not a boolean")
-    if isinstance(value, Mapping):
-        if wrong := [key for key, one in value.items() if isinstance(one, bool)]:
-            raise refuse(f"{wrong[0]}: a number is expected, not a boolean")
+    if isinstance(value, Mapping) and (wrong := [key for key, one in value.items() if isinstance(one, bool)]):
+        raise refuse(f"{wrong[0]}: a number is expected, not a boolean")
     return value
 
 

@@ -89,6 +89,9 @@ def write(
             change, base = _change(sources, job, name, solved or {})
             if isinstance(change, LowRank) and name in owner.modules:
                 module = owner.modules[name]
+                needed = sum(one.rank for one in sources.read(name)[0] if isinstance(one, LowRank))
+                if change.rank > needed:  # factors that are there twice
+                    change = change.truncated(needed)
                 kept = change if job.rank is None else change.truncated(job.rank)
                 lost, whole = lost + float((change - kept).norm()) ** 2, whole + float(change.norm()) ** 2
                 tensors |= _factors(owner, name, kept)

@@ -1,0 +1,171 @@
+"""Fine-tune MiniLM by LoRA at several ranks, merge the adapters, and draw what rank and decay do to the merge.
+
+usage: python examples/minilm_lora.py [--small] [--seeds N [N ...]] [--output FOLDER]
+
+The tasks are those of ``examples/minilm.py``. Adapters of all matrices of the encoder and the pooler, with α = 2 r,
+are trained by AdamW, whose decay λ acts on both factors. They are merged by ``sum``, and by ``least_squares`` on
+200 training texts of each task, without labels. Accuracies are on 1000 other texts, and changes of the outputs on
+200 of them. Each network is kept and not computed again. ``--small`` takes a minute; its numbers mean nothing.
+"""
+
+import argparse
+import json
+import os
+import shutil
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch.nn.functional import softplus
+from transformers import AutoTokenizer
+
+import minilm
+import words
+from decaymerge import store
+from decaymerge.fetch.model import fetch_model
+from minilm_inputs import inputs
+
+RANKS = (1, 2, 4, 8, 16, 32)
+DECAYS = (0.0, 3.0)
+STEP_SIZE = 1e-3
+TASKS = {"polarity": words.polarity, "gender": words.gender}
+COUNT = 200
+"""Number of inputs of each task."""
+
+
+def fine_tune(
+    base: Path, output: Path, task: minilm.Task, rank: int, decay: float, size: minilm.Size, seed: int
+) -> None:
+    """Train an adapter of the base, and save it."""
+    torch.manual_seed(seed)
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=["query", "key", "value", "dense"])
+    network: Any = get_peft_model(minilm.load(base), config)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=STEP_SIZE, weight_decay=decay)
+    generator = torch.Generator().manual_seed(seed)
+    tokens, labels = task.train
+    for _ in range(size.epochs):
+        for rows in torch.randperm(len(labels), generator=generator).split(size.batch):
+            loss = softplus(-labels[rows] * minilm.outputs(network, tokens, rows)).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    network.save_pretrained(output)
+
+
+def own(base: Path, adapter: Path) -> Any:
+    """The network of an adapter."""
+    return PeftModel.from_pretrained(minilm.load(base), adapter).eval()
+
+
+def run(folder: Path, rank: int, decay: float, size: minilm.Size, seed: int) -> list[dict[str, Any]]:
+    """A row for each task, of one rank, λ and seed."""
+    source = fetch_model(minilm.MINILM, Path(os.environ.get("DECAYMERGE_CACHE", "resources")))
+    base = folder / "base"
+    minilm.make_base(source, base, seed)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tasks = {name: minilm.make_task(labels(), tokenizer, size, seed) for name, labels in TASKS.items()}
+    for name, task in tasks.items():
+        fine_tune(base, folder / name, task, rank, decay, size, seed)
+    sources = [*(folder / name for name in tasks), "--base", base]
+    train = inputs(tasks, folder, min(COUNT, size.train), tokenizer, test=False)
+    test = inputs(tasks, folder, size.probe, tokenizer, test=True)
+    total = minilm.merge(folder / "sum", *sources, *test, "--report", folder / "inputs.nc")
+    minilm.merge(folder / "again", *sources, "--report", folder / "weights.nc")
+    solved = minilm.merge(folder / "least_squares", *sources, "--method", "least_squares", *train)
+    measured, weights = store.read(folder / "inputs.nc"), store.read(folder / "weights.nc")
+    changed = weights.frobenius_norm.min("model") > 0
+    rows = []
+    for name, task in tasks.items():
+        network = own(base, folder / name)
+        before = minilm.evaluate(network, task.test, size.probe)
+        after = minilm.evaluate(total, task.test, size.probe)
+        rows.append(
+            {
+                "rank": rank,
+                "weight_decay": decay,
+                "seed": seed,
+                "task": name,
+                "own": minilm.accuracy(network, task),
+                "sum": minilm.accuracy(total, task),
+                "least squares": minilm.accuracy(solved, task),
+                "change": float((after - before).abs().mean() / before.abs().mean()),
+                "action": float(measured.action_on_inputs.sel(model=name).median()),
+                "interference": float(weights.interference.where(changed).sel(model=name).median()),
+                "stable rank": float(weights.stable_rank.where(changed).sel(model=name).median()),
+                "norm": float(weights.frobenius_norm.where(changed).sel(model=name).median()),
+            }
+        )
+    for path in ("sum", "again", "least_squares"):
+        shutil.rmtree(folder / path)
+    return rows
+
+
+def draw(rows: pd.DataFrame, path: Path) -> None:
+    """Means over tasks for each seed, and over seeds their 95% intervals by Student's t."""
+    values = ["own", "sum", "least squares", "change", "interference", "stable rank"]
+    means = rows.groupby(["rank", "weight_decay", "seed"], as_index=False)[values].mean()
+    means["λ"] = means.weight_decay.map("{:g}".format)
+    long = means.melt(["rank", "λ", "seed"], ["own", "sum", "least squares"], "network", "accuracy")
+    sns.set_theme(style="whitegrid", context="paper")
+    figure, axes = plt.subplots(1, 4, figsize=(12, 3), layout="constrained")
+    common: dict[str, Any] = {"x": "rank", "errorbar": ("ci", 95), "marker": "o"}
+    sns.lineplot(means, y="stable rank", style="λ", color="0.3", ax=axes[0], **common)
+    sns.lineplot(means, y="interference", style="λ", color="0.3", ax=axes[1], legend=False, **common)
+    sns.lineplot(means, y="change", style="λ", color="0.3", ax=axes[2], legend=False, **common)
+    sns.lineplot(long, y="accuracy", hue="network", style="λ", ax=axes[3], **common)
+    titles = (
+        "stable rank of the updates, median",
+        "‖Δ_B V_A‖ / ‖Δ_A V_A‖, median",
+        "change of outputs by the sum, relative",
+        "accuracy on test texts",
+    )
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set(
+            xscale="log",
+            xticks=RANKS,
+            xticklabels=RANKS,
+            title=title,
+            ylabel="",
+            xlabel="rank of the adapters",
+        )
+        axis.minorticks_off()
+    sns.move_legend(axes[3], "upper left", bbox_to_anchor=(1, 1))
+    figure.savefig(path.with_suffix(".pdf"))
+    figure.savefig(path.with_suffix(".png"), dpi=150)
+
+
+def main() -> None:
+    """Run what is missing, and draw all."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--small", action="store_true", help="run for a minute, to see that the script works")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="of split, head, minibatches"
+    )
+    parser.add_argument("--output", type=Path, default=Path("results/minilm-lora"), help="folder to write")
+    arguments = parser.parse_args()
+    size = replace(minilm.SMALL, train=200, epochs=1) if arguments.small else minilm.Size()
+    rows = []
+    for seed, decay, rank in product(arguments.seeds, DECAYS, RANKS[:2] if arguments.small else RANKS):
+        folder = arguments.output / f"rank={rank}-weight_decay={decay:g}-seed={seed}"
+        path = folder / "results.json"
+        if not path.is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            results = run(folder, rank, decay, size, seed)
+            path.write_text(json.dumps(results, indent=2) + "\n")
+        rows += json.loads(path.read_text())
+        print(pd.DataFrame(rows[-2:]).to_string(index=False, float_format="{:.3f}".format), flush=True)
+    (arguments.output / "results.json").write_text(json.dumps(rows, indent=2) + "\n")
+    draw(pd.DataFrame(rows), arguments.output / "adapters")
+
+
+if __name__ == "__main__":
+    main()
