@@ -99,7 +99,7 @@ def main() -> None:
         }
         output = task_arithmetic(folder, list(tasks))
         networks = {"mergekit": minilm.load(output)}
-        for count in minilm_inputs.COUNTS:
+        for count in setting.counts:
             networks[f"RegMean, {count}"] = regmean(folder, list(tasks), count)
         accuracy = {
             model: {name: minilm.accuracy(network, task) for name, task in tasks.items()}

@@ -5,10 +5,10 @@ usage: python examples/minilm_inputs.py [--small] [--setting two|adamw|four] [--
 ``two`` has the tasks and the training of ``examples/minilm.py``, without weight decay. ``adamw`` trains all of
 their parameters but the head by AdamW, and ``four`` adds two tasks: whether a word is German or Dutch, and Spanish
 or Italian. The merges are ``sum``, ``average``, ``scaled`` (with the coefficient that changes the outputs least on
-200 training texts a task), ``least_squares`` and ``corrected_sum`` on 20, 200 and 1000 of them, all without labels.
-Accuracies are on 1000 other texts. The predicted change of the output by each matrix is compared with the measured
-one, on 200 of these. Each seed is kept in a folder of its own and not computed again. ``--small`` takes a minute;
-its numbers mean nothing.
+200 training texts a task), ``least_squares`` and ``corrected_sum`` on 20, 200 and 1000 of them (20 and 200 with
+four tasks), all without labels. Accuracies are on 1000 other texts. The predicted change of the output by each
+matrix is compared with the measured one, on 200 of these. Each seed is kept in a folder of its own and not computed
+again. ``--small`` takes a minute; its numbers mean nothing.
 """
 
 import argparse
@@ -32,9 +32,6 @@ from decaymerge import store
 from decaymerge.fetch.model import fetch_model
 from decaymerge.statistics import interval
 
-COUNTS = (20, 200, 1000)
-"""Numbers of inputs of each task."""
-
 
 @dataclass(frozen=True)
 class Setting:
@@ -42,12 +39,14 @@ class Setting:
 
     tasks: tuple[Callable[[], dict[str, int]], ...]
     adamw: bool = False
+    counts: tuple[int, ...] = (20, 200, 1000)
+    """Numbers of inputs of each task."""
 
 
 SETTINGS = {
     "two": Setting((words.polarity, words.gender)),
     "adamw": Setting((words.polarity, words.gender), adamw=True),
-    "four": Setting((words.polarity, words.gender, words.german, words.spanish)),
+    "four": Setting((words.polarity, words.gender, words.german, words.spanish), counts=(20, 200)),
 }
 
 
@@ -89,7 +88,7 @@ def run(folder: Path, setting: Setting, size: minilm.Size, seed: int) -> dict[st
     record("own", {name: minilm.accuracy(minilm.load(folder / name), task) for name, task in tasks.items()})
     record_merge("sum")
     record_merge("average", "--method", "average")
-    for count in (count for count in COUNTS if count <= size.train):
+    for count in (count for count in setting.counts if count <= size.train):
         given = inputs(tasks, folder, count, tokenizer, test=False)
         record_merge(f"least squares, {count}", "--method", "least_squares", *given)
         record_merge(f"corrected sum, {count}", "--method", "corrected_sum", *given)
@@ -156,8 +155,8 @@ def summary(results: list[dict[str, Any]]) -> str:
     for quantity in ("spearman", "median ratio"):
         lines += [f"| {quantity} | {' | '.join(tasks)} |", f"|{' --- |' * (len(tasks) + 1)}"]
         for predictor in results[0]["prediction"][tasks[0]]:
-            values = [[one["prediction"][task][predictor][quantity] for one in results] for task in tasks]
-            cells_of = [shown(xr.DataArray(column, dims="seed")) for column in values]
+            by_task = [[one["prediction"][task][predictor][quantity] for one in results] for task in tasks]
+            cells_of = [shown(xr.DataArray(column, dims="seed")) for column in by_task]
             lines.append(f"| {predictor} | {' | '.join(cells_of)} |")
     return "\n".join(lines)
 

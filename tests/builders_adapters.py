@@ -52,17 +52,22 @@ def load(folder: Path, kind: str) -> Any:
     return BASES[kind][0].from_pretrained(folder, dtype="auto").eval()
 
 
-def adapter(folder: Path, of: Path, kind: str, seed: int, **settings: Any) -> Any:
-    """An adapter with random factors, saved, and the model that PEFT makes of it."""
+def saved_adapter(folder: Path, model: Any, seed: int, **settings: Any) -> Any:
+    """An adapter of a model with random factors, saved, and the model that PEFT makes of it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of fan_in_fan_out, which PEFT corrects
-        model: Any = get_peft_model(load(of, kind), LoraConfig(**{**BASES[kind][2], **settings}))
+        adapted: Any = get_peft_model(model, LoraConfig(**settings))
         generator = torch.Generator().manual_seed(seed)
-        for parameter in model.parameters():
+        for parameter in adapted.parameters():
             if parameter.requires_grad:
                 parameter.data.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
-        model.save_pretrained(folder)
-    return model.eval()
+        adapted.save_pretrained(folder)
+    return adapted.eval()
+
+
+def adapter(folder: Path, of: Path, kind: str, seed: int, **settings: Any) -> Any:
+    """An adapter of one of the bases here."""
+    return saved_adapter(folder, load(of, kind), seed, **{**BASES[kind][2], **settings})
 
 
 def pair(

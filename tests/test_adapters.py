@@ -180,6 +180,9 @@ def test_least_squares_in_factors(kind: str, tmp_path: Path) -> None:
     model = PeftModel.from_pretrained(load(tmp_path / "base", kind), tmp_path / "adapter").eval()
     expected = outputs(load(tmp_path / "factors", kind), kind)
     assert torch.allclose(outputs(model, kind), expected, rtol=0, atol=1e-5)
+    merged(paths, tmp_path / "corrected", as_adapter=True, **(options | {"method": "corrected_sum"}))
+    config = json.loads((tmp_path / "corrected/adapter_config.json").read_text())
+    assert config["r"] == 4 + 5
     with pytest.raises(UserError, match="not of low rank; give --activations own"):
         merged(paths, tmp_path / "no", as_adapter=True, **(options | {"activations": "merged"}))
 
@@ -252,6 +255,23 @@ def test_adapter_in_a_bin_and_with_a_base_elsewhere(tmp_path: Path) -> None:
         merged(paths, tmp_path / "no")
     result = merged(paths, tmp_path / "again", base=str(tmp_path / "moved"))
     assert largest(result, expected) == 0
+
+
+def test_tokenizer_of_the_first_adapter_is_kept(tmp_path: Path) -> None:
+    """People save it beside the adapter, with a template of their own; the config is the base's."""
+    paths, _ = pair(tmp_path, "bert")
+    (tmp_path / "base/tokenizer.json").write_text("base")
+    (tmp_path / "base/LICENSE").write_text("base")
+    (paths[0] / "tokenizer.json").write_text("a")
+    (paths[0] / "chat_template.jinja").write_text("a")
+    merged(paths, tmp_path / "sum")
+    merged(paths, tmp_path / "adapter", as_adapter=True)
+    for folder in ("sum", "adapter"):
+        assert (tmp_path / folder / "tokenizer.json").read_text() == "a"
+    assert (tmp_path / "sum/chat_template.jinja").read_text() == "a"
+    assert (tmp_path / "sum/LICENSE").read_text() == "base"
+    names = {path.name for path in (tmp_path / "sum").iterdir()}
+    assert not names & {"adapter_config.json", "adapter_model.safetensors"} and "config.json" in names
 
 
 def edit_config(folder: Path, **changes: Any) -> None:

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
+from transformers import AutoModel
 
+from builders_adapters import saved_adapter
 from builders_checkpoints import bert, with_words
 from builders_runs import write_networks, write_summaries
 from commands import SnakemakeServer, command_names, decaymerge
@@ -45,6 +47,9 @@ INSTEAD = {
     "python examples/minilm.py": "python -c 'import torch' && python -m py_compile examples/minilm.py",
     "python examples/minilm.py --seed 1 --output results/minilm-1": "python examples/minilm.py --help",
     "python examples/minilm.py --seed 2 --output results/minilm-2": "python examples/minilm.py --help",
+    "python examples/minilm_inputs.py": "python examples/minilm_inputs.py --help",
+    "python examples/minilm_inputs.py --setting adamw": "python examples/minilm_inputs.py --help",
+    "python examples/minilm_inputs.py --setting four": "python examples/minilm_inputs.py --help",
     "snakemake phase --directory runs/beyond --configfile config/beyond.yaml": "snakemake phase"
     " --directory runs/beyond --configfile config/beyond.yaml --dry-run",
     "snakemake --profile profiles/slurm": "snakemake --profile profiles/slurm --dry-run",
@@ -112,6 +117,9 @@ def write_small_beyond(results: Path) -> None:
 def desk(smoke: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which results of small runs have the names of those that the pages' Python reads."""
     folder = tmp_path_factory.mktemp("desk")
+    for seed, name in enumerate(("ADAPTER", "ADAPTER1", "ADAPTER2")):
+        model = AutoModel.from_pretrained(folder / "BASE")
+        saved_adapter(folder / name, model, seed, target_modules=["query"], r=4)
     write_small_beyond(folder / "runs/beyond/results")
     results = smoke.folder / "results"
     links = {

@@ -47,6 +47,8 @@ def reference(
     network: dict[str, Any],
     activations: str,
     ridge: float,
+    *,
+    towards_sum: bool = False,
 ) -> list[np.ndarray]:
     """W_k of seed 1 at the last step by numpy, from the normal equations or, without a ridge, by pseudo-inverse."""
     own = [[weight[1, -1].astype(float) for weight in weights_of(one)] for one in networks]
@@ -62,7 +64,8 @@ def reference(
             gram = sum(h.T @ h / len(h) for h in inputs)
             cross = sum(h.T @ y / len(h) for h, y in zip(inputs, targets, strict=True))
             rho = ridge * np.diag(gram).mean()
-            matrix = (np.linalg.inv(gram + rho * np.eye(len(gram))) @ cross).T
+            drawn = rho * sum(layer).T if towards_sum else 0
+            matrix = (np.linalg.inv(gram + rho * np.eye(len(gram))) @ (cross + drawn)).T
         else:
             matrix = (np.linalg.pinv(np.concatenate(inputs), rcond=1e-13) @ np.concatenate(targets)).T
         layers.append(matrix)
@@ -82,6 +85,34 @@ def test_least_squares_is_that_of_numpy(name: str, activations: str, ridge: floa
     expected = reference(data, networks, network, activations, ridge)
     for k, matrix in enumerate(expected, start=1):
         np.testing.assert_allclose(merged[f"W{k}"][1, -1], matrix, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("activations", ["own", "merged"])
+def test_the_corrected_sum_is_that_of_numpy(name: str, activations: str) -> None:
+    network = FORMS[name]
+    data, networks = data_and_networks(3, network=network, dtype="float64", steps=40, kept_steps=3)
+    method = {"method": "corrected_sum", "activations": activations, "ridge": 0.7}
+    merged = merged_by(method, data, networks, network)
+    expected = reference(data, networks, network, activations, 0.7, towards_sum=True)
+    for k, matrix in enumerate(expected, start=1):
+        np.testing.assert_allclose(merged[f"W{k}"][1, -1], matrix, rtol=1e-6, atol=1e-9)
+
+
+def test_the_corrected_sum_acts_as_the_sum_where_there_are_no_inputs() -> None:
+    """And as the own networks on their inputs; with a large ridge it is the sum."""
+    data, networks = data_and_networks(2, network=RELU, dtype="float64", steps=40, kept_steps=3)
+    merged = merged_by({"method": "corrected_sum", "ridge": 1e-9}, data, networks, RELU)
+    total = networks[0].W1 + networks[1].W1
+    for task, network in zip(data, networks, strict=True):
+        x = task.inputs.values[:, None]
+        np.testing.assert_allclose(
+            x @ np.swapaxes(merged.W1.values, -1, -2), x @ np.swapaxes(network.W1.values, -1, -2), atol=1e-6
+        )
+    outside = rejections(data[0]) @ rejections(data[1])
+    np.testing.assert_allclose(merged.W1.values @ outside, total.values @ outside, atol=1e-6)
+    drawn = merged_by({"method": "corrected_sum", "ridge": 1e6}, data, networks, RELU)
+    np.testing.assert_allclose(drawn.W1, total, rtol=1e-4, atol=1e-5)
 
 
 def test_without_a_ridge_one_task_is_reproduced_and_float32_stays_float32() -> None:

@@ -1,8 +1,8 @@
 """Write the tables of the pages from ``docs/numbers``: ``python docs/hooks/page_tables.py``.
 
 A table stands between ``<!-- name run -->`` and ``<!-- end -->``. The function ``name`` of ``results_tables.py``,
-``beyond_tables.py`` or ``inputs_tables.py`` writes it, from the folder ``docs/numbers/run`` (see
-``run_numbers.py``).
+``beyond_tables.py``, ``inputs_tables.py`` or ``minilm_tables.py`` writes it, from the folder ``docs/numbers/run``
+(see ``run_numbers.py``).
 """
 
 import re
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import beyond_tables
 import inputs_tables
+import minilm_tables
 import results_tables
 
 DOCS = Path(__file__).parents[1]
@@ -18,7 +19,12 @@ PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("**/*.md"))]
 BLOCK = re.compile(r"(?<=<!-- )(\w+) (\w+) -->\n.*?<!-- end", re.DOTALL)
 WRITERS = {
     writer.__name__: writer
-    for writer in (*results_tables.WRITERS, *beyond_tables.WRITERS, *inputs_tables.WRITERS)
+    for writer in (
+        *results_tables.WRITERS,
+        *beyond_tables.WRITERS,
+        *inputs_tables.WRITERS,
+        *minilm_tables.WRITERS,
+    )
 }
 
 

@@ -213,7 +213,7 @@ class Adapted(Checkpoint):
 
     def __init__(self, base: Checkpoint, form: Form, adapter: Adapter) -> None:
         self.base, self.adapter = base, adapter
-        self.place, self.folder = adapter.folder, base.folder
+        self.place = self.folder = adapter.folder
         self.config, self.tensors, self.quantisation = base.config, base.tensors, base.quantisation
         self.problems, self.files, self.unmapped_bytes = [], [*base.files, adapter.file], base.unmapped_bytes
         self.notes: list[str] = []

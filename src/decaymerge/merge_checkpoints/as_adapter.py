@@ -6,6 +6,7 @@ is the nearest matrix of that rank.
 
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from decaymerge.errors import UserError
 from decaymerge.low_rank import LowRank
 from decaymerge.merge import apply
 from decaymerge.merge_checkpoints import Sources, record
-from decaymerge.merge_checkpoints.merge import refuse_existing, rest_of
+from decaymerge.merge_checkpoints.merge import files_beside, refuse_existing, rest_of
+from decaymerge.model_files import is_tokenizer
 from decaymerge.progress import progress_bar
 from decaymerge.workflow.jobs import CheckpointsJob
 
@@ -109,6 +111,9 @@ def write(
     with atomic_folder(output) as folder:
         save_file(tensors, folder / WEIGHTS[0], metadata={"format": "pt"})
         (folder / CONFIG).write_text(json.dumps(_config(adapters[0], ranks), indent=2) + "\n")
+        for path in filter(is_tokenizer, files_beside(adapters[0].folder)):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(adapters[0].folder / path, folder / path)
         record.write(folder, sources, job, effects)
     text = f"rank {max(ranks.values(), default=0)} at most"
     return (
