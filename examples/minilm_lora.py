@@ -3,9 +3,10 @@
 usage: python examples/minilm_lora.py [--small] [--seeds N [N ...]] [--output FOLDER]
 
 The tasks are those of ``examples/minilm.py``. Adapters of all matrices of the encoder and the pooler, with α = 2 r,
-are trained by AdamW, whose decay λ acts on both factors. They are merged by ``sum``, and by ``least_squares`` on
-200 training texts of each task, without labels. Accuracies are on 1000 other texts, and changes of the outputs on
-200 of them. Each network is kept and not computed again. ``--small`` takes a minute; its numbers mean nothing.
+are trained by AdamW, whose decay λ acts on both factors. They are merged by ``sum``, and by ``least_squares`` and
+``corrected_sum`` on 200 training texts of each task, without labels. Accuracies are on 1000 other texts, and changes
+of the outputs on 200 of them. Each network is kept and not computed again. ``--small`` takes a minute; its numbers
+mean nothing.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 import torch
+import xarray as xr
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn.functional import softplus
 from transformers import AutoTokenizer
@@ -29,12 +31,14 @@ import minilm
 import words
 from decaymerge import store
 from decaymerge.fetch.model import fetch_model
+from decaymerge.statistics import interval
 from minilm_inputs import inputs
 
 RANKS = (1, 2, 4, 8, 16, 32)
-DECAYS = (0.0, 3.0)
+DECAYS = (0.0, 10.0)
 STEP_SIZE = 1e-3
 TASKS = {"polarity": words.polarity, "gender": words.gender}
+WITH_INPUTS = ("least_squares", "corrected_sum")
 COUNT = 200
 """Number of inputs of each task."""
 
@@ -75,11 +79,11 @@ def run(folder: Path, rank: int, decay: float, size: minilm.Size, seed: int) -> 
         fine_tune(base, folder / name, task, rank, decay, size, seed)
     sources = [*(folder / name for name in tasks), "--base", base]
     train = inputs(tasks, folder, min(COUNT, size.train), tokenizer, test=False)
-    test = inputs(tasks, folder, size.probe, tokenizer, test=True)
-    total = minilm.merge(folder / "sum", *sources, *test, "--report", folder / "inputs.nc")
-    minilm.merge(folder / "again", *sources, "--report", folder / "weights.nc")
-    solved = minilm.merge(folder / "least_squares", *sources, "--method", "least_squares", *train)
-    measured, weights = store.read(folder / "inputs.nc"), store.read(folder / "weights.nc")
+    total = minilm.merge(folder / "sum", *sources, "--report", folder / "weights.nc")
+    merged = {
+        method: minilm.merge(folder / method, *sources, "--method", method, *train) for method in WITH_INPUTS
+    }
+    weights = store.read(folder / "weights.nc")
     changed = weights.frobenius_norm.min("model") > 0
     rows = []
     for name, task in tasks.items():
@@ -94,28 +98,34 @@ def run(folder: Path, rank: int, decay: float, size: minilm.Size, seed: int) -> 
                 "task": name,
                 "own": minilm.accuracy(network, task),
                 "sum": minilm.accuracy(total, task),
-                "least squares": minilm.accuracy(solved, task),
+                **{method: minilm.accuracy(one, task) for method, one in merged.items()},
                 "change": float((after - before).abs().mean() / before.abs().mean()),
-                "action": float(measured.action_on_inputs.sel(model=name).median()),
                 "interference": float(weights.interference.where(changed).sel(model=name).median()),
                 "stable rank": float(weights.stable_rank.where(changed).sel(model=name).median()),
                 "norm": float(weights.frobenius_norm.where(changed).sel(model=name).median()),
             }
         )
-    for path in ("sum", "again", "least_squares"):
+    for path in ("sum", *WITH_INPUTS):
         shutil.rmtree(folder / path)
     return rows
 
 
+def interval_of(values: pd.Series) -> tuple[float, float]:
+    """Both ends of the 95% interval over seeds, by Student's t."""
+    ends = interval(xr.DataArray(values, dims="seed"))
+    return float(ends.low), float(ends.high)
+
+
 def draw(rows: pd.DataFrame, path: Path) -> None:
-    """Means over tasks for each seed, and over seeds their 95% intervals by Student's t."""
-    values = ["own", "sum", "least squares", "change", "interference", "stable rank"]
+    """Means over tasks and seeds against the rank, with 95% intervals over seeds."""
+    networks = ["own", "sum", *WITH_INPUTS]
+    values = [*networks, "change", "interference", "stable rank"]
     means = rows.groupby(["rank", "weight_decay", "seed"], as_index=False)[values].mean()
     means["λ"] = means.weight_decay.map("{:g}".format)
-    long = means.melt(["rank", "λ", "seed"], ["own", "sum", "least squares"], "network", "accuracy")
+    long = means.melt(["rank", "λ", "seed"], networks, "network", "accuracy")
     sns.set_theme(style="whitegrid", context="paper")
     figure, axes = plt.subplots(1, 4, figsize=(12, 3), layout="constrained")
-    common: dict[str, Any] = {"x": "rank", "errorbar": ("ci", 95), "marker": "o"}
+    common: dict[str, Any] = {"x": "rank", "errorbar": interval_of, "marker": "o"}
     sns.lineplot(means, y="stable rank", style="λ", color="0.3", ax=axes[0], **common)
     sns.lineplot(means, y="interference", style="λ", color="0.3", ax=axes[1], legend=False, **common)
     sns.lineplot(means, y="change", style="λ", color="0.3", ax=axes[2], legend=False, **common)
