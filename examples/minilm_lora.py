@@ -4,9 +4,9 @@ usage: python examples/minilm_lora.py [--small] [--seeds N [N ...]] [--output FO
 
 The tasks are those of ``examples/minilm.py``. Adapters of all matrices of the encoder and the pooler, with α = 2 r,
 are trained by AdamW, whose decay λ acts on both factors. They are merged by ``sum``, and by ``least_squares`` and
-``corrected_sum`` on 200 training texts of each task, without labels. Accuracies are on 1000 other texts, and changes
-of the outputs on 200 of them. Each network is kept and not computed again. ``--small`` takes a minute; its numbers
-mean nothing.
+``corrected_sum`` on 200 training texts of each task, without labels. Accuracies are on 1000 other texts, and
+changes of the outputs on 200 of them. Each network is kept and not computed again. ``--small`` takes a minute; its
+numbers mean nothing.
 """
 
 import argparse

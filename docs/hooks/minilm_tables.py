@@ -14,6 +14,10 @@ PREDICTORS = {"output change": "`output_change`", "action on inputs": "`action_o
 PREDICTORS |= {"norm of the update": "‖C‖_F, from weights alone"}
 
 
+ORDER = ["own", "sum", "average", "scaled", "least squares", "corrected sum"]
+COMPARED = ("least squares, 200", "corrected sum, 20", "corrected sum, 200")
+
+
 def results(run: Path, setting: str) -> list[dict[str, Any]]:
     """What each seed gave."""
     return [json.loads(path.read_text()) for path in sorted(run.glob(f"{setting}-*.json"))]
@@ -43,10 +47,8 @@ def cell(values: xr.DataArray) -> str:
 def _accuracy(run: Path, setting: str) -> str:
     table = accuracies(run, setting)
     tasks = table.task.values.tolist()
-    rows = [
-        [model, *(cell(table.sel(model=model, task=task)) for task in tasks)]
-        for model in table.model.values.tolist()
-    ]
+    models = sorted(table.model.values.tolist(), key=lambda model: ORDER.index(model.partition(",")[0]))
+    rows = [[model, *(cell(table.sel(model=model, task=task)) for task in tasks)] for model in models]
     return markdown(["merge", *tasks], rows)
 
 
@@ -66,11 +68,11 @@ def minilm_four(run: Path) -> str:
 
 
 def minilm_differences(run: Path) -> str:
-    """Paired differences on 200 inputs: the methods with inputs minus those without."""
+    """Paired differences: the methods with inputs minus those without."""
     rows = []
     for setting in ("two", "adamw", "four"):
         table = accuracies(run, setting)
-        for method in ("least squares, 200", "corrected sum, 200"):
+        for method in COMPARED:
             for other in ("sum", "average"):
                 change = table.sel(model=method) - table.sel(model=other)
                 cells = [
