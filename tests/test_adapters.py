@@ -13,8 +13,9 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import BertConfig, BertForMaskedLM, BertModel, LlamaConfig, LlamaForCausalLM
 
-from builders_adapters import BASES, adapter, base, both_active, load, outputs, pair
+from builders_adapters import BASES, SMALL, adapter, base, both_active, load, outputs, pair, saved_adapter
 from builders_checkpoints import tensors_of
 from commands import decaymerge
 from decaymerge import store
@@ -243,6 +244,147 @@ def test_scan_against_numpy(kind: str, tmp_path: Path) -> None:
             assert float(row[variable]) == pytest.approx(number, rel=1e-5), (name, variable)
 
 
+def added(folder: Path, model: Any, target: Any, seed: int, **settings: Any) -> Path:
+    """An adapter of a loaded model."""
+    saved_adapter(folder, model, seed, target_modules=target, **settings)
+    return folder
+
+
+def tied_llama(folder: Path) -> Path:
+    torch.manual_seed(0)
+    config = LlamaConfig(**SMALL, num_hidden_layers=2, num_key_value_heads=2, tie_word_embeddings=True)
+    LlamaForCausalLM(config).double().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["factors", "tables"])
+def test_a_tie_that_peft_keeps_stays(kind: str, tmp_path: Path) -> None:
+    """The change of table and copy counts once; PEFT 0.21's merge_and_unload adds that of factors twice."""
+    folder = tied_llama(tmp_path / "base")
+    target = ["q_proj", "embed_tokens"] if kind == "factors" else ["q_proj"]
+    settings: dict[str, Any] = {} if kind == "factors" else {"modules_to_save": ["embed_tokens"]}
+    path = added(tmp_path / "a", load(folder, "llama"), target, 1, ensure_weight_tying=True, **settings)
+    if kind == "factors":  # random numbers have parted what the training keeps equal
+        edit_tensors(path, keep_tied)
+    paths = [path, added(tmp_path / "b", load(folder, "llama"), ["v_proj"], 2)]
+    if kind == "factors":
+        expected = outputs(both_active(folder, "llama", paths), "llama")
+    else:
+        model = PeftModel.from_pretrained(load(folder, "llama"), paths[0]).merge_and_unload()
+        expected = outputs(PeftModel.from_pretrained(model, paths[1]).eval(), "llama")
+    merged(paths, tmp_path / "sum")
+    result = load(tmp_path / "sum", "llama")
+    assert result.config.tie_word_embeddings
+    assert torch.allclose(outputs(result, "llama"), expected, rtol=0, atol=1e-12)
+    with pytest.raises(UserError, match="changes tied tables together"):
+        merged(paths, tmp_path / "adapter", as_adapter=True)
+
+
+def keep_tied(tensors: dict[str, Tensor]) -> None:
+    table, copy_of_it = (
+        "base_model.model.model.embed_tokens.lora_embedding_",
+        "base_model.model.lm_head.lora_",
+    )
+    tensors[f"{copy_of_it}A.weight"] = tensors[f"{table}B"].mT.contiguous()
+    tensors[f"{copy_of_it}B.weight"] = tensors[f"{table}A"].mT.contiguous()
+
+
+def test_modules_of_any_adapter_are_saved_in_the_merged_one(tmp_path: Path) -> None:
+    folder = base(tmp_path / "base", "llama", torch.float64)
+    paths = [
+        added(tmp_path / "a", load(folder, "llama"), ["q_proj"], 1),
+        added(tmp_path / "b", load(folder, "llama"), ["v_proj"], 2, modules_to_save=["lm_head"]),
+    ]
+    for order in (paths, paths[::-1]):
+        name = order[0].name
+        merged(order, tmp_path / f"sum-{name}")
+        merged(order, tmp_path / f"adapter-{name}", as_adapter=True)
+        model = PeftModel.from_pretrained(load(folder, "llama"), tmp_path / f"adapter-{name}").eval()
+        expected = outputs(load(tmp_path / f"sum-{name}", "llama"), "llama")
+        assert torch.allclose(outputs(model, "llama"), expected, rtol=0, atol=1e-13)
+
+
+def test_adapters_of_different_classes_around_one_base(tmp_path: Path) -> None:
+    """Names with and without the prefix of the class: the whole model is right, one adapter of them is refused."""
+    folder = base(tmp_path / "base", "bert", torch.float64)
+    inner = BertModel.from_pretrained(folder, dtype="auto")
+    paths = [
+        added(tmp_path / "a", inner, ["query"], 1),
+        added(tmp_path / "b", load(folder, "bert"), ["value"], 2),
+    ]
+    states = [
+        saved_adapter(tmp_path / "x", load(folder, "bert"), seed, target_modules=[name])
+        .merge_and_unload()
+        .state_dict()
+        for seed, name in ((1, "query"), (2, "value"))
+    ]
+    start = tensors_of(folder)
+    expected = {name: sum(state[name] - one for state in states) + one for name, one in start.items()}
+    assert largest(merged(paths, tmp_path / "sum"), expected) < 1e-15
+    with pytest.raises(UserError, match="have names of different classes around one base"):
+        merged(paths, tmp_path / "no", as_adapter=True)
+
+
+def test_a_class_with_several_ties_is_refused(tmp_path: Path) -> None:
+    """Breaking one of them would leave the others without numbers."""
+    torch.manual_seed(0)
+    model = BertForMaskedLM(BertConfig(**SMALL, num_hidden_layers=2))
+    model.save_pretrained(tmp_path / "base")
+    paths = [added(tmp_path / name, copy.deepcopy(model), ["word_embeddings"], 1) for name in "a"]
+    for path in paths:
+        edit_config(path, base_model_name_or_path=str(tmp_path / "base"))
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    edit_tensors(tmp_path / "b", lambda tensors: [one.mul_(2) for one in tensors.values()])
+    with pytest.raises(UserError, match="ties with others"):
+        merged([*paths, tmp_path / "b"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_table_that_was_rounded_is_no_change(tmp_path: Path) -> None:
+    """PEFT stores the table beside its factors, in the type of the training."""
+    folder = base(tmp_path / "base", "llama")
+    half = BASES["llama"][0].from_pretrained(folder, dtype=torch.bfloat16)
+    paths = [
+        added(tmp_path / name, copy.deepcopy(half), ["q_proj", "embed_tokens"], ord(name)) for name in "ab"
+    ]
+    assert any("base_layer" in name for name in load_file(tmp_path / "a/adapter_model.safetensors"))
+    merged(paths, tmp_path / "adapter", as_adapter=True)
+    written = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    assert any("embedding_A" in name for name in written) and not any(
+        "base_layer" in name for name in written
+    )
+    assert decaymerge("scan", f"path:{paths[0]}").returncode == 0
+
+
+def test_named_coefficients_as_an_adapter(tmp_path: Path) -> None:
+    paths, _ = pair(tmp_path, "llama", torch.float64)
+    options: dict[str, Any] = {"method": "scaled", "coefficient": ["a=0.5", "Q=0.25"]}
+    merged(paths, tmp_path / "sum", **options)
+    merged(paths, tmp_path / "adapter", as_adapter=True, **options)
+    model = PeftModel.from_pretrained(load(tmp_path / "base", "llama"), tmp_path / "adapter").eval()
+    expected = outputs(load(tmp_path / "sum", "llama"), "llama")
+    assert torch.allclose(outputs(model, "llama"), expected, rtol=0, atol=1e-13)
+
+
+def test_what_lies_around_an_adapter(tmp_path: Path) -> None:
+    """Another adapter in its folder, a config, and adapters inside the base's folder."""
+    paths, _ = pair(tmp_path, "bert")
+    expected = merged(paths, tmp_path / "sum")
+    shutil.copytree(paths[1], paths[0] / "other")
+    (paths[0] / "config.json").write_text('{"num_hidden_layers": 1}')
+    shutil.copytree(paths[1], tmp_path / "base/inside")
+    assert largest(merged([paths[0], paths[0] / "other"], tmp_path / "again"), expected) == 0
+    assert json.loads((tmp_path / "again/config.json").read_text())["num_hidden_layers"] == 2
+    assert not (tmp_path / "again/inside").exists() and not (tmp_path / "again/other").exists()
+
+
+def test_by_name_a_table_may_be_tied(tmp_path: Path) -> None:
+    folder = tied_llama(tmp_path / "base")
+    paths = [added(tmp_path / name, load(folder, "llama"), ["embed_tokens"], ord(name)) for name in "ab"]
+    with pytest.raises(UserError, match="nobody knows whether it is tied"):
+        merged(paths, tmp_path / "out", by_name=True)
+
+
 def test_adapter_in_a_bin_and_with_a_base_elsewhere(tmp_path: Path) -> None:
     paths, _ = pair(tmp_path, "bert")
     expected = merged(paths, tmp_path / "sum")
@@ -251,7 +393,7 @@ def test_adapter_in_a_bin_and_with_a_base_elsewhere(tmp_path: Path) -> None:
         torch.save(tensors, path / "adapter_model.bin")
         (path / "adapter_model.safetensors").unlink()
     (tmp_path / "base").rename(tmp_path / "moved")
-    with pytest.raises(UserError, match="another place of it can be given as --base"):
+    with pytest.raises(UserError, match="and there is no such folder; give it as --base"):
         merged(paths, tmp_path / "no")
     result = merged(paths, tmp_path / "again", base=str(tmp_path / "moved"))
     assert largest(result, expected) == 0
@@ -279,6 +421,11 @@ def edit_config(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def rename_base(folder: Path, name: str) -> None:
+    for path in (folder / "a", folder / "b"):
+        edit_config(path, base_model_name_or_path=name)
+
+
 def edit_tensors(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
     path = folder / "adapter_model.safetensors"
     tensors = load_file(path)
@@ -303,7 +450,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         "has only one of lora_A and lora_B",
     ),
     "another rank": (lambda f: edit_config(f, r=6), "says rank 6 for"),
-    "no rank": (lambda f: edit_config(f, r="eight"), "r is 'eight'"),
+    "no rank": (lambda f: edit_config(f, r="eight"), "r = 'eight'"),
     "NaN": (
         lambda f: edit_tensors(f, lambda t: t[f"{QUERY}.lora_A.weight"].fill_(torch.nan)),
         "has an infinite or NaN entry",
@@ -321,6 +468,38 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "names of another program": (
         lambda f: edit_tensors(f, lambda t: t.update({"lora_te_x.alpha": torch.ones(1)})),
         "does not begin with base_model.model.",
+    ),
+    "ranks that do not fit": (
+        lambda f: edit_tensors(f, lambda t: t.update({f"{QUERY}.lora_B.weight": torch.ones(32, 3)})),
+        "which do not fit together",
+    ),
+    "a factor without columns": (
+        lambda f: edit_tensors(f, lambda t: t.update({f"{QUERY}.lora_A.weight": torch.ones(4)})),
+        "which do not fit together",
+    ),
+    "factors of 8 bits": (
+        lambda f: edit_tensors(
+            f,
+            lambda t: t.update(
+                {f"{QUERY}.lora_A.weight": t[f"{QUERY}.lora_A.weight"].to(torch.float8_e4m3fn)}
+            ),
+        ),
+        "are no floating-point numbers of 16 bits or more",
+    ),
+    "a bad pattern": (lambda f: edit_config(f, alpha_pattern={"q(": 7}), "q( is no regular expression"),
+    "patterns as a list": (lambda f: edit_config(f, rank_pattern=["query"]), "rank_pattern"),
+    "an endless scale": (lambda f: edit_config(f, lora_alpha=float("inf")), "lora_alpha"),
+    "a huge scale": (lambda f: edit_config(f, lora_alpha=10**400), "lora_alpha"),
+    "no scale": (lambda f: edit_config(f, lora_alpha=None), "lora_alpha"),
+    "names of training": (
+        lambda f: edit_tensors(
+            f, lambda t: t.update({f"{QUERY}.lora_A.default.weight": t.pop(f"{QUERY}.lora_A.weight")})
+        ),
+        "is a name in training",
+    ),
+    "a base that is gone": (
+        lambda f: rename_base(f.parent, "/gone/base"),
+        "name /gone/base as their base, and there is no such folder",
     ),
     "another base": (lambda f: edit_config(f, base_model_name_or_path="org/other"), "name different bases"),
     "no base": (lambda f: edit_config(f, base_model_name_or_path=None), "name different bases"),

@@ -112,6 +112,7 @@ def test_recipe_of_changed_models_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a/model.safetensors").write_bytes((tmp_path / "other/a/model.safetensors").read_bytes())
     with pytest.raises(UserError, match=r"model\.safetensors has other bits than .*merge\.json says"):
         merge_checkpoints(recipe=tmp_path / "one/merge.json", output=tmp_path / "two", predict=False)
+    assert not (tmp_path / "two").exists()
 
 
 def test_bad_recipes(tmp_path: Path) -> None:
@@ -122,14 +123,30 @@ def test_bad_recipes(tmp_path: Path) -> None:
         merge_checkpoints(recipe=recipe, output=output)
     for text, expected in (
         ("{}", r"no merge\.json of this version"),
-        ("[1]", "merge.json"),
+        ("[1]", r"no merge\.json of this version"),
+        ("{", "is no JSON"),
+        (
+            '{"settings": {"models": ["a", "a"], "base": null, "method": "sum"}, "sha256": {}}',
+            "a model twice",
+        ),
+        (
+            '{"settings": {"models": ["a", "b"], "base": null, "method": "corrected_sum"}, "sha256": {}}',
+            "its inputs",
+        ),
         ('{"settings": {"models": ["a"]}, "sha256": {}}', "models"),
         ('{"settings": {"models": ["a", "b"], "base": null, "method": "no"}, "sha256": {}}', "merge method"),
     ):
         recipe.write_text(text)
         with pytest.raises(UserError, match=expected):
             merge_checkpoints(recipe=recipe, output=output)
-    for options in ({"models": models}, {"base": models[0]}, {"method": "average"}, {"output": None}):
+    given = ({"models": models}, {"base": models[0]}, {"method": "average"}, {"output": None}, {"rank": 2})
+    for options in (
+        *given,
+        {"as_adapter": True},
+        {"max_shard_size": "1MB"},
+        {"partial": True},
+        {"by_name": True},
+    ):
         with pytest.raises(UserError, match="says all but where to write"):
             merge_checkpoints(**{"recipe": recipe, "output": output, **options})
     assert not output.exists()
@@ -155,6 +172,12 @@ def test_model_card(tmp_path: Path) -> None:
         [str(path) for path in paths], output=tmp_path / "adapter", as_adapter=True, predict=False
     )
     assert ModelCard.load(tmp_path / "adapter/README.md").data.library_name == "peft"
-    (tmp_path / "base/README.md").write_text("---\nlicense: [\n---\n")
-    merge_checkpoints([str(path) for path in paths], output=tmp_path / "broken", predict=False)
-    assert "No licence is named" in (tmp_path / "broken/README.md").read_text()
+    for i, text in enumerate(
+        ("---\nlicense: [\n---\n", "---\n1: x\n---\n", "---\n[" * 3000, "text", "---\nlicense: []\n---")
+    ):
+        (tmp_path / "base/README.md").write_text(text)
+        merge_checkpoints([str(path) for path in paths], output=tmp_path / f"odd{i}", predict=False)
+        assert "No licence is named" in (tmp_path / f"odd{i}/README.md").read_text()
+    (tmp_path / "base/README.md").write_text("---\nlicense: other\nlicense_name: llama\n---\n")
+    merge_checkpoints([str(path) for path in paths], output=tmp_path / "other", predict=False)
+    assert ModelCard.load(tmp_path / "other/README.md").data.license_name == "llama"

@@ -91,7 +91,8 @@ def scan(
             raise UserError(
                 f"{folder} is an adapter, for which there is no --plot, --spectrum or --max-memory; leave them out"
             )
-        _scan_adapter(scan_model, folder, base, cache, output, settings.tolerance)
+        how = {"partial": partial, "by_name": by_name}
+        _scan_adapter(scan_model, folder, base, cache, output, settings.tolerance, **how)
         return
     if base is not None:
         raise UserError(f"--base {base} is that of an adapter, and {folder} is none; leave it out")
@@ -121,6 +122,7 @@ def _scan_adapter(
     cache: Path,
     output: Path | None,
     tolerance: float,
+    **how: bool,
 ) -> None:
     from decaymerge import store
     from decaymerge.checkpoint.adapter import Adapter
@@ -132,7 +134,7 @@ def _scan_adapter(
     adapter = Adapter(folder)
     name = base or base_of({folder.name: adapter})
     source = name if name.startswith(("hub:", "path:")) else f"path:{name}"
-    adapted = with_base(adapter, fetch_model(model_of([source], "", None), cache))
+    adapted = with_base(adapter, fetch_model(model_of([source], "", None), cache), **how)
     print(f"LoRA of {len(adapted.changed)} tensors of {name}")
     job = AdapterScanJob(source=scan_model.sources, base=name, tolerance=tolerance)
     scanned = adapters.scan(job, adapted)

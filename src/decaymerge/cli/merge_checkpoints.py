@@ -90,21 +90,15 @@ def merge_checkpoints(
 
     how = {"as_adapter": as_adapter, "rank": rank, "max_shard_size": max_shard_size}
     how |= {"partial": partial, "by_name": by_name}
-    checksums: dict[str, str] = {}
+    expected = None
     if recipe is not None:
-        if (
-            models
-            or base
-            or inputs
-            or labels
-            or method != "sum"
-            or any(parameters.values())
-            or output is None
-        ):
+        others = [models, base, inputs, labels, method != "sum", *parameters.values()]
+        others += [as_adapter, rank, max_shard_size != "2GB", partial, by_name]
+        if any(others) or output is None:
             raise UserError(
                 f"--recipe {recipe} says all but where to write; give --output, and no models or methods"
             )
-        job, checksums = record.read(recipe)
+        job, expected = record.read(recipe)
         inputs = [f"{name}={path}" for name, path in job.inputs.items()]
     else:
         job = checkpoints_job(models or [], base, method, parameters, bool(inputs)).model_copy(update=how)
@@ -140,11 +134,9 @@ def merge_checkpoints(
     def write(solved: Mapping[str, Path] | None = None, effects: Sequence[str] = ()) -> None:
         assert output is not None
         if job.as_adapter:
-            print(adapters.write(sources, job, output, solved, effects))
+            print(adapters.write(sources, job, output, solved, effects, expected))
         else:
-            merge.write(sources, job, output, shard_bytes, solved, effects)
-        if recipe is not None:
-            record.check(output, recipe, checksums)
+            merge.write(sources, job, output, shard_bytes, solved, effects, expected)
         print(f"merged into {output}{', bit by bit as the recipe says' if recipe else ''}")
 
     if inputs:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from decaymerge.checkpoint import Checkpoint
-from decaymerge.checkpoint.adapter import Adapted
+from decaymerge.checkpoint.adapted import Adapted
 from decaymerge.checkpoint.form import Form
 from decaymerge.checkpoint.reader import TensorInfo
 from decaymerge.errors import UserError, listed

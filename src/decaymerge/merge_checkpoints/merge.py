@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from decaymerge.atomic import atomic_folder, is_result
+from decaymerge.checkpoint.adapted import Adapted
+from decaymerge.checkpoint.adapter import CONFIG as ADAPTER_CONFIG
 from decaymerge.checkpoint.model_class import without_quantisation
 from decaymerge.config.merging import asks_for_inputs
 from decaymerge.errors import UserError
@@ -37,11 +39,7 @@ def merged_tensor(sources: Sources, job: CheckpointsJob, tensor: str) -> Tensor:
     info = sources.first.tensors[tensor]
     if info.dtype is None:
         return sources.first.read([tensor])[0].contiguous().clone()
-    summands, base = sources.read(tensor)
-    available: dict[str, Any] = {"names": sources.names, "role": sources.roles[tensor]}
-    if base is not None:
-        available["base"] = base
-    total = apply(job.method, summands, **available)
+    total, base = merged_change(sources, job, tensor)
     weight: Tensor = (total if base is None else base + total).to(info.dtype).contiguous()
     if not weight.isfinite().all():
         raise UserError(
@@ -49,6 +47,15 @@ def merged_tensor(sources: Sources, job: CheckpointsJob, tensor: str) -> Tensor:
             f" or store {sources.names[0]} in a wider type"
         )
     return weight
+
+
+def merged_change(sources: Sources, job: CheckpointsJob, tensor: str) -> tuple[Any, Tensor | None]:
+    """The merged summand of one tensor, in factors if it is of low rank, and the base's tensor, if there is one."""
+    summands, base = sources.read(tensor)
+    available: dict[str, Any] = {"names": sources.names, "role": sources.roles[tensor]}
+    if base is not None:
+        available["base"] = base
+    return apply(job.method, summands, **available), base
 
 
 def rest_of(job: CheckpointsJob) -> CheckpointsJob:
@@ -65,6 +72,7 @@ def write(
     max_shard_bytes: int,
     solved: Mapping[str, Path] | None = None,
     effects: Sequence[str] = (),
+    expected: record.Expected | None = None,
 ) -> None:
     """Write the merged checkpoint in the form that ``transformers`` reads; one shard is in memory at a time.
 
@@ -75,6 +83,7 @@ def write(
         max_shard_bytes: Largest size of a weights file, in bytes.
         solved: Files of the tensors that were merged before, from inputs.
         effects: Lines about what was measured on inputs.
+        expected: The recipe whose bits are expected, or none.
 
     Raises:
         UserError: ``output`` exists and is not empty or cannot be written, an entry of a checkpoint is infinite or
@@ -101,7 +110,7 @@ def write(
             index = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
             (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
         _copy_files(sources, folder)
-        record.write(folder, sources, job, effects)
+        record.write(folder, sources, job, effects, expected)
 
 
 def refuse_existing(output: Path) -> None:
@@ -142,9 +151,12 @@ def _copy_files(sources: Sources, folder: Path) -> None:
     origins = [sources.first.folder] if sources.base is None else [sources.first.folder, sources.base.folder]
     has_tokenizer = any(is_tokenizer(path) for path in files_beside(origins[0]))
     for origin in origins:
+        of_adapter = isinstance(sources.first, Adapted) and origin == sources.first.folder
         for path in files_beside(origin):
             if is_result(origin / path):
                 continue  # a scan or a report that lies there
+            if of_adapter and ("/" in path or path in ("config.json", "generation_config.json")):
+                continue  # an adapter has neither parts nor a config of its own
             if (folder / path).exists() or (origin != origins[0] and has_tokenizer and is_tokenizer(path)):
                 continue
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -167,7 +179,12 @@ def files_beside(folder: Path) -> list[str]:
     paths: list[str] = []
     seen = {folder.resolve()}
     for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if (Path(place) / name).resolve() not in seen]
+        folders[:] = [
+            name
+            for name in folders
+            if (Path(place) / name).resolve() not in seen
+            and not (Path(place) / name / ADAPTER_CONFIG).exists()
+        ]
         seen |= {(Path(place) / name).resolve() for name in folders}
         paths += [(Path(place) / name).relative_to(folder).as_posix() for name in names]
     return [path for path in sorted(paths) if belongs(path) or has_weights_of_its_own(path)]
@@ -179,7 +196,8 @@ def refuse_other_parts(sources: Sources) -> None:
     Raises:
         UserError: a sub-folder's weights are not the same in all checkpoints.
     """
-    folders = [checkpoint.folder for checkpoint in sources.models.values()]
+    models = [checkpoint for checkpoint in sources.models.values() if not isinstance(checkpoint, Adapted)]
+    folders = [checkpoint.folder for checkpoint in models]
     for folder in folders:
         for path in filter(has_weights_of_its_own, files_beside(folder)):
             contents = [

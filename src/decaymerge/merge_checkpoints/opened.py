@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from decaymerge.checkpoint import Checkpoint
-from decaymerge.checkpoint.adapter import Adapted, Adapter, broken_ties, is_adapter
+from decaymerge.checkpoint.adapted import Adapted, broken_tie
+from decaymerge.checkpoint.adapter import Adapter, is_adapter
 from decaymerge.checkpoint.form import Form
 from decaymerge.checkpoint.judge import judge
 from decaymerge.config.merging import named_coefficients
@@ -32,10 +33,10 @@ def open_sources(
     names = short_names(job.models)
     folders = {name: folder_of(text) for name, text in zip(names, job.models, strict=True)}
     adapters = {name: Adapter(folder) for name, folder in folders.items() if is_adapter(folder)}
-    named = job.base is not None
+    given = job.base is not None
     if job.base is None and adapters:
         job = job.model_copy(update={"base": base_of(adapters)})
-    base = None if job.base is None else Checkpoint(_folder_of_base(job.base, folder_of, named=named))
+    base = None if job.base is None else Checkpoint(_folder_of_base(job.base, folder_of, given=given))
     models = {name: Checkpoint(folder) for name, folder in folders.items() if name not in adapters}
     opened = models if base is None else {**models, BASE: base}
     forms = {name: judge(one, partial=job.partial, by_name=job.by_name) for name, one in opened.items()}
@@ -43,14 +44,15 @@ def open_sources(
     if base is not None and adapters:
         broken: dict[str, str] = {}
         for adapter in adapters.values():
-            broken |= broken_ties(base, forms[BASE], adapter)
+            broken |= broken_tie(base, forms[BASE], adapter)
         for copy, table in broken.items():
             lines.append(f"{copy} is no longer tied to {table}: an adapter changes one of them alone")
         for name, checkpoint in opened.items():
-            forms[name] = _untied(checkpoint, forms[name], broken)
+            forms[name] = _untied(checkpoint, forms[name], broken, partial=job.partial)
         for name, adapter in adapters.items():
-            if job.base != adapter.base and Path(adapter.base).name != Path(str(job.base)).name:
-                lines.append(f"{name}: trained on {adapter.base or 'a base that it does not name'}")
+            named = adapter.settings.base
+            if job.base != named and Path(named).name != Path(str(job.base)).name:
+                lines.append(f"{name}: trained on {named or 'a base that it does not name'}")
             models[name] = opened[name] = Adapted(base, forms[BASE], adapter)
             forms[name] = forms[BASE]
     sources = Sources({name: models[name] for name in names}, base, forms)
@@ -64,30 +66,38 @@ def open_sources(
     return job, sources, lines
 
 
-def with_base(adapter: Adapter, folder: Path) -> Adapted:
+def with_base(adapter: Adapter, folder: Path, *, partial: bool = False, by_name: bool = False) -> Adapted:
     """An adapter with its base.
+
+    Args:
+        adapter: The adapter.
+        folder: Folder of the base.
+        partial: Go on with a base that is incomplete.
+        by_name: Do not ask ``transformers`` for its class.
 
     Raises:
         UserError: the base cannot be read, is incomplete, or does not fit.
     """
     base = Checkpoint(folder)
-    form = judge(base)
-    return Adapted(base, _untied(base, form, broken_ties(base, form, adapter)), adapter)
+    form = judge(base, partial=partial, by_name=by_name)
+    form = _untied(base, form, broken_tie(base, form, adapter), partial=partial)
+    return Adapted(base, form, adapter)
 
 
-def _untied(checkpoint: Checkpoint, form: Form, broken: Mapping[str, str]) -> Form:
-    """The form of a checkpoint, once tied copies have numbers of their own."""
-    for copy, table in broken.items():
+def _untied(checkpoint: Checkpoint, form: Form, broken: Mapping[str, str], *, partial: bool) -> Form:
+    """The form of a checkpoint, once both sides of a tie have numbers of their own."""
+    for pair in broken.items():
         stored = {form.names.get(tensor, tensor): tensor for tensor in checkpoint.tensors}
-        checkpoint.untie(copy, stored[table])
-    return judge(checkpoint, partial=True) if broken else form
+        there, missing = (pair[1], pair[0]) if pair[1] in stored else pair
+        checkpoint.untie(missing, stored[there])
+    return judge(checkpoint, partial=partial) if broken else form
 
 
-def _folder_of_base(base: str, folder_of: Callable[[str], Path], *, named: bool) -> Path:
+def _folder_of_base(base: str, folder_of: Callable[[str], Path], *, given: bool) -> Path:
     try:
         return folder_of(base)
     except UserError as error:
-        hint = "" if named else " (the adapters name this base; another place of it can be given as --base)"
+        hint = "" if given else " (the adapters name this base; another place of it can be given as --base)"
         raise UserError(f"{error}{hint}") from None
 
 
@@ -103,11 +113,15 @@ def base_of(adapters: dict[str, Adapter]) -> str:
     Raises:
         UserError: they name different ones or none.
     """
-    bases = {name: adapter.base for name, adapter in adapters.items()}
+    bases = {name: adapter.settings.base for name, adapter in adapters.items()}
     if len(set(bases.values())) > 1 or "" in bases.values():
         texts = [f"{base or 'none'} by {name}" for name, base in bases.items()]
         raise UserError(
             f"the adapters name different bases ({', '.join(texts)}); give the right one as --base"
         )
     base = next(iter(bases.values()))
+    if len(base) > 500 or (not Path(base).exists() and (Path(base).is_absolute() or base.count("/") != 1)):
+        raise UserError(
+            f"the adapters name {base[:100]} as their base, and there is no such folder; give it as --base"
+        )
     return base if Path(base).exists() else f"hub:{base}"

@@ -17,8 +17,9 @@ from decaymerge.merge_checkpoints.walk import Batch, Parameters, empty, fill, mo
 from decaymerge.merge_checkpoints.with_inputs import as_map, features
 
 MOST_OUTPUTS = 16
-"""Number of outputs up to which each is differentiated. The norm of more is estimated from as many random
-combinations of them."""
+"""Number of outputs up to which each is differentiated."""
+COMBINATIONS = 4
+"""Number of random combinations of more outputs, from which their norm is estimated: each costs a backward pass."""
 
 
 class _Probe(torch.autograd.Function):
@@ -109,7 +110,7 @@ def _combined(outputs: Tensor) -> Tensor:
     if outputs.shape[1] <= MOST_OUTPUTS:
         return outputs
     generator = torch.Generator().manual_seed(0)
-    mix = torch.randn(outputs.shape[1], MOST_OUTPUTS, generator=generator) / MOST_OUTPUTS**0.5
+    mix = torch.randn(outputs.shape[1], COMBINATIONS, generator=generator) / COMBINATIONS**0.5
     return outputs @ mix
 
 

@@ -1,21 +1,20 @@
 """What a merge says of itself: ``merge.json``, by which it can be repeated, and the model card ``README.md``."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from huggingface_hub import ModelCard, ModelCardData
-from huggingface_hub.errors import HfHubHTTPError
-from pydantic import ValidationError
-from yaml import YAMLError
+import yaml
+from huggingface_hub import ModelCardData
 
 from decaymerge.config.base import validate
-from decaymerge.config.merging import merge_name
-from decaymerge.errors import UserError
+from decaymerge.config.merging import merge_name, method_of
+from decaymerge.errors import UserError, listed
 from decaymerge.merge_checkpoints import Sources
-from decaymerge.merge_methods import MERGE_METHODS
-from decaymerge.model_files import read_json, sha256
+from decaymerge.merge_methods import INPUTS, MERGE_METHODS
+from decaymerge.model_files import sha256
 from decaymerge.provenance import provenance
 from decaymerge.workflow.jobs import CheckpointsJob
 
@@ -24,7 +23,21 @@ RECORD = "merge.json"
 CARD = "README.md"
 
 
-def write(folder: Path, sources: Sources, job: CheckpointsJob, effects: Sequence[str]) -> None:
+class Expected(NamedTuple):
+    """What a recipe says of the weights that it makes."""
+
+    recipe: Path
+    checksums: dict[str, str]
+    """By file."""
+
+
+def write(
+    folder: Path,
+    sources: Sources,
+    job: CheckpointsJob,
+    effects: Sequence[str],
+    expected: Expected | None = None,
+) -> None:
     """Write ``merge.json`` and the model card into the folder of a merged checkpoint.
 
     Args:
@@ -32,58 +45,62 @@ def write(folder: Path, sources: Sources, job: CheckpointsJob, effects: Sequence
         sources: The checkpoints that were merged.
         job: Everything that decides the merge.
         effects: Lines about what was measured on inputs.
+        expected: The recipe whose bits are expected, or none.
+
+    Raises:
+        UserError: the weights have other bits than the recipe says.
     """
-    weights = sorted(folder.glob("*.safetensors"))
-    record = {
-        "settings": job.model_dump(),
-        "effects": list(effects),
-        "sha256": {path.name: sha256(path) for path in weights},
-        **provenance(),
-    }
+    made = {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+    if expected is not None and made != expected.checksums:
+        names = made.keys() | expected.checksums.keys()
+        differing = sorted(name for name in names if made.get(name) != expected.checksums.get(name))
+        raise UserError(
+            f"{listed(differing)} has other bits than {expected.recipe} says: a model, an input or a version has"
+            " changed since; nothing is written"
+        )
+    record = {"settings": job.model_dump(), "effects": list(effects), "sha256": made, **provenance()}
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
     (folder / CARD).write_text(card(sources, job, effects, record))
 
 
-def read(path: Path) -> tuple[CheckpointsJob, dict[str, str]]:
-    """The merge that a ``merge.json`` records, and the checksums of its weights by file.
+def read(path: Path) -> tuple[CheckpointsJob, Expected]:
+    """The merge that a ``merge.json`` records, and the checksums of its weights.
+
+    Args:
+        path: The file, or the folder of the merged checkpoint.
 
     Raises:
-        UserError: the file is not there, or no record of a merge.
+        UserError: the file is not there, is no record of a merge, or was changed into one that cannot be made.
     """
-    if not path.is_file():
+    file = path / RECORD if path.is_dir() else path
+    if not file.is_file():
         raise UserError(f"--recipe {path}: there is no such file; give the merge.json of a merged checkpoint")
-    record = read_json(path)
-    if not isinstance(record.get("settings"), dict) or not isinstance(record.get("sha256"), dict):
+    try:
+        record = json.loads(file.read_text("utf-8"))
+    except (ValueError, RecursionError):
+        raise UserError(f"--recipe {path} is no JSON; give the merge.json of a merged checkpoint") from None
+    keys = ("settings", "sha256")
+    if not isinstance(record, dict) or not all(isinstance(record.get(key), dict) for key in keys):
         raise UserError(
             f"--recipe {path} is no merge.json of this version; give one, or the arguments themselves"
         )
-    return validate(CheckpointsJob, record["settings"]), record["sha256"]
-
-
-def check(folder: Path, recipe: Path, checksums: dict[str, str]) -> None:
-    """Refuse a repeated merge whose weights are not those of the recipe.
-
-    Raises:
-        UserError: a file has other bits.
-    """
-    made = {path.name: sha256(path) for path in folder.glob("*.safetensors")}
-    if made != checksums:
-        differing = sorted(name for name in made.keys() | checksums if made.get(name) != checksums.get(name))
-        raise UserError(
-            f"{folder} is written, but {', '.join(differing)} has other bits than {recipe} says: a model, an input"
-            " or a version has changed since"
-        )
+    job = validate(CheckpointsJob, record["settings"])
+    needs = MERGE_METHODS[method_of(job.method)[0]].needs
+    if len(set(job.models)) < len(job.models) or "layer" in needs or (needs & INPUTS and not job.inputs):
+        raise UserError(f"--recipe {path} names a model twice, or a method without its inputs; correct it")
+    return job, Expected(path, record["sha256"])
 
 
 def card(sources: Sources, job: CheckpointsJob, effects: Sequence[str], record: dict[str, Any]) -> str:
     """The model card, with the metadata that hubs read."""
     ids = [text.removeprefix("hub:") for text in (*job.models, job.base or "") if text.startswith("hub:")]
-    licence = _licence(sources)
+    about = _licence(sources)
+    licence = about.get("license_name") or about.get("license")
     data = ModelCardData(
         base_model=ids or None,
         library_name="peft" if job.as_adapter else "transformers",
-        license=licence,
         tags=["merge", "decaymerge"],
+        **about,
     )
     name, _, parameters = merge_name(job.method).partition("=")
     settings = job.method if isinstance(job.method, str) else job.method.model_dump()
@@ -126,11 +143,14 @@ def card(sources: Sources, job: CheckpointsJob, effects: Sequence[str], record: 
     return "\n".join(lines)
 
 
-def _licence(sources: Sources) -> str | None:
-    """Licence in the model card of the base, or of the first model."""
+def _licence(sources: Sources) -> dict[str, Any]:
+    """Keys about the licence in the model card of the base, or of the first model."""
     first = sources.first if sources.base is None else sources.base
     path = first.folder / CARD
     try:
-        return ModelCard.load(path).data.license if path.is_file() else None
-    except (OSError, ValueError, YAMLError, HfHubHTTPError, ValidationError):
-        return None
+        found = re.match(r"---\s*\n(.*?)\n---", path.read_text("utf-8"), re.DOTALL)
+        data = yaml.safe_load(found[1]) if found else None
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return {}
+    keys = ("license", "license_name", "license_link")
+    return {key: data[key] for key in keys if isinstance(data, dict) and isinstance(data.get(key), str)}

@@ -4,13 +4,11 @@ An adapter is of low rank by construction. Its stable rank says how much of that
 whether it changes the base where the base acts most, in its leading singular directions, or elsewhere.
 """
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 
 from decaymerge import store
-from decaymerge.checkpoint.adapter import Adapted
+from decaymerge.checkpoint.adapted import Adapted
 from decaymerge.errors import UserError
 from decaymerge.low_rank import LowRank
 from decaymerge.merge_checkpoints.matrices import matrices_of
@@ -45,21 +43,24 @@ def scan(job: AdapterScanJob, adapted: Adapted) -> xr.Dataset:
     Raises:
         UserError: the adapter changes no matrix by factors, or an entry is infinite or NaN.
     """
-    matrices = [matrix for matrix in matrices_of(adapted) if matrix.name in adapted.modules]
+    factored = adapted.modules.keys() - adapted.replaced.keys()
+    matrices = [matrix for matrix in matrices_of(adapted) if matrix.name in factored]
     if not matrices:
-        raise UserError(f"{adapted.place} changes no matrix by factors; there is nothing to scan")
+        raise UserError(
+            f"{adapted.place} adds factors to no matrix of two dimensions; there is nothing to scan"
+        )
     rows: list[dict[str, float]] = []
     with progress_bar("scanning the adapter", len(matrices), "matrix") as bar:
         for matrix in matrices:
             stored = adapted.base.read([matrix.name])[0]
             base = stored.double() if stored.element_size() == 8 else stored.float()
-            change: Any = adapted.change(matrix.name, base)
+            change = adapted.change(matrix.name, base)
             if not base.isfinite().all():
                 raise UserError(f"{matrix.name} of {adapted.base.place} has an infinite or NaN entry")
+            assert isinstance(change, LowRank)
             if matrix.stored_inputs_first:
                 base, change = base.mT, change.mT
-            if isinstance(change, LowRank):
-                rows.append(measure(change, np.ascontiguousarray(base.numpy()), job.tolerance))
+            rows.append(measure(change, np.ascontiguousarray(base.numpy()), job.tolerance))
             bar.update()
     dataset = xr.Dataset(
         {name: ("matrix", np.array([row[name] for row in rows])) for name in LONG_NAMES},
