@@ -1,5 +1,6 @@
 """The tables of the pages are those of ``docs/numbers``, and a number that leaves its interval is noticed."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,12 @@ import pytest
 import xarray as xr
 
 import markdown_tables
+import minilm_tables
 import page_tables
 import run_numbers
 from decaymerge import store
 from decaymerge.hypotheses import HYPOTHESES
+from decaymerge.statistics import interval
 
 
 @pytest.mark.parametrize("page", page_tables.PAGES, ids=lambda page: page.name)
@@ -272,3 +275,69 @@ def test_what_the_page_of_inputs_says_of_the_number_of_tasks() -> None:
     widths = pd.Series([int(str(key[1]).removeprefix("fit_width")) for key in measured.index], measured.index)
     assert (widths / measured).between(7.5, 12).all() and total.between(1.9, 6).all()
     assert (measured[1e-3] > measured[0]).all()
+
+
+def paired(setting: str, first: str, second: str, task: str = "mean") -> tuple[float, float]:
+    """Mean over seeds of a difference of accuracies of MiniLM's merges, and half of its interval."""
+    table = minilm_tables.accuracies(run_numbers.NUMBERS / "minilm", setting).sel(task=task)
+    result = interval(table.sel(model=first) - table.sel(model=second))
+    return float(result["mean"]), float(result.high - result.low) / 2
+
+
+def test_what_the_page_of_transformers_says_of_inputs() -> None:
+    for setting in ("two", "adamw", "four"):
+        mean, half = paired(setting, "corrected sum, 20", "least squares, 200")
+        assert abs(mean) < half < 0.01, setting  # as good with 20 as least squares with 200
+    for (setting, other), expected in {
+        ("four", "sum"): (0.072, 0.022),
+        ("four", "average"): (0.038, 0.012),
+    }.items():
+        assert np.allclose(paired(setting, "corrected sum, 200", other), expected, atol=6e-4)
+    for setting, expected in {"two": (0.024, 0.011), "four": (0.034, 0.009)}.items():
+        found = paired(setting, "corrected sum, 20", "least squares, 20")
+        assert np.allclose(found, expected, atol=6e-4) and found[0] > found[1]
+    assert np.allclose(paired("adamw", "sum", "least squares, 200", "polarity"), (0.0096, 0.0023), atol=6e-5)
+    for setting in ("two", "adamw"):
+        mean, half = paired(setting, "corrected sum, 200", "sum", "polarity")
+        assert abs(mean) < half
+
+
+def test_what_the_page_of_transformers_says_of_own_accuracies() -> None:
+    two, four = (
+        minilm_tables.accuracies(run_numbers.NUMBERS / "minilm", setting) for setting in ("two", "four")
+    )
+    means = {
+        model: four.sel(model=model, task="mean").mean() for model in ("own", "sum", "corrected sum, 200")
+    }
+    assert np.allclose(list(means.values()), [0.800, 0.648, 0.721], atol=6e-4)
+    kept = [two.sel(model=model, task="mean").mean() for model in ("own", "corrected sum, 200")]
+    assert np.allclose(kept, [0.827, 0.814], atol=6e-4)
+    shared = ["polarity", "gender"]
+    assert (two.sel(model="own", task=shared) == four.sel(model="own", task=shared)).all()
+    assert float(two.sel(model="own", task="polarity").min()) == 0.795
+    for setting in ("two", "adamw"):
+        table = minilm_tables.accuracies(run_numbers.NUMBERS / "minilm", setting)
+        for model in ("least squares, 200", "corrected sum, 200"):
+            for task in shared:
+                assert (table.sel(model=model) / table.sel(model="own")).sel(task=task).mean() > 0.95
+    share = {
+        model: interval((two.sel(model=model) / two.sel(model="own")).sel(task=shared))
+        for model in ("least squares, 200", "corrected sum, 200")
+    }
+    for model, expected in {
+        "least squares, 200": (0.984, 0.972),
+        "corrected sum, 200": (0.999, 0.967),
+    }.items():
+        assert np.allclose(share[model]["mean"], expected, atol=6e-4)
+
+
+def test_what_the_page_of_transformers_says_of_the_prediction_and_of_other_programs() -> None:
+    for setting in ("two", "adamw", "four"):
+        for one in minilm_tables.results(run_numbers.NUMBERS / "minilm", setting):
+            for prediction in one["prediction"].values():
+                assert prediction["output change"]["spearman"] > 0.95
+                assert abs(prediction["output change"]["median ratio"] - 1) < 0.1
+    others = [
+        json.loads(line) for line in (run_numbers.NUMBERS / "minilm/others.jsonl").read_text().splitlines()
+    ]
+    assert len(others) == 5 and all(one["sum and mergekit"] == 0 for one in others)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import set_checkpoint_early_stop
 
 from decaymerge.low_rank import LowRank, dense
 from decaymerge.merge_checkpoints.walk import Batch, Parameters, empty, fill, modules_with_parameters
@@ -90,15 +91,20 @@ def output_changes(
     handles = [handle for name in modules_with_parameters(model) for handle in watch(name)]
     _recompute_blocks(model)
     try:
-        with torch.enable_grad():
-            result = model(**batch)
-            outputs = _combined(features(result, batch) if outputs_of is None else outputs_of(result))
-            for column in range(outputs.shape[1]):
-                current.clear()
-                retain = column + 1 < outputs.shape[1]
-                torch.autograd.grad(outputs[:, column].sum(), anchor, retain_graph=retain)
-                for name, change in current.items():
-                    changes.setdefault(name, []).append(change)
+        column, columns = 0, 1
+        # A new forward pass for each: a graph that is retained keeps all blocks that were computed again.
+        while column < columns:
+            with (
+                torch.enable_grad(),
+                set_checkpoint_early_stop(False),
+            ):  # or the last module of a block stays filled
+                result = model(**batch)
+                outputs = _combined(features(result, batch) if outputs_of is None else outputs_of(result))
+                torch.autograd.grad(outputs[:, column].sum(), anchor)
+            for name, change in current.items():
+                changes.setdefault(name, []).append(change)
+            current.clear()
+            column, columns = column + 1, outputs.shape[1]
     finally:
         for handle in handles:
             handle.remove()

@@ -6,7 +6,9 @@ other, and a function gives the parameters of each of them. It sees the input of
 matrix can be merged from its inputs before the merged network goes on. After the call the numbers are dropped.
 """
 
+import ctypes
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -16,6 +18,10 @@ from torch import Tensor, nn
 
 from decaymerge.errors import UserError
 
+TRIM: Any = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+"""Of glibc, if this is the C library."""
+DROPPED_BYTES = 100_000_000
+_dropped = 0
 Parameters = dict[str, Tensor]
 """Parameters of one module by their names in it."""
 Visit = Callable[[str, list[Tensor | None]], list[Parameters]]
@@ -137,10 +143,24 @@ def fill(module: nn.Module, parameters: Parameters) -> None:
 
 
 def empty(module: nn.Module) -> None:
-    """Drop the numbers of a module's own parameters."""
+    """Drop the numbers of a module's own parameters, and give their memory back."""
     for key, value in module._parameters.items():
         if value is not None:
             module._parameters[key] = nn.Parameter(value.to("meta"), requires_grad=False)
+            _give_back_after(value.nbytes)
+
+
+def _give_back_after(nbytes: int) -> None:
+    """Return freed memory to the system, once that many bytes more are free.
+
+    Otherwise the C library keeps it, and it grows with every layer.
+    """
+    global _dropped
+    _dropped += nbytes
+    if _dropped > DROPPED_BYTES:
+        _dropped = 0
+        if TRIM is not None:
+            TRIM(0)
 
 
 def first_tensor(content: Any) -> Tensor | None:

@@ -146,8 +146,12 @@ class Follower:
         return stored
 
     def fresh_model(self) -> Any:
-        """A model on the meta device, which a caller may change."""
-        return build(self.sources.first.config)
+        """A model on the meta device, which a caller may change; it keeps no keys and values of its layers."""
+        model = build(self.sources.first.config)
+        for module in model.modules():
+            if getattr(getattr(module, "config", None), "use_cache", None):
+                module.config.use_cache = False
+        return model
 
     def calls(self) -> Counter[str]:
         """How often a forward pass calls each module, in the order of the first calls."""
