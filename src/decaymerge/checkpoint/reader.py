@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from decaymerge.errors import UserError, listed
@@ -74,6 +75,18 @@ def read_header(file: Path) -> tuple[dict[str, TensorInfo], list[str], list[str]
             f"{file} is not readable as safetensors ({error}); fetch the checkpoint again"
         ) from None
     return infos, [], []
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: the file cannot be written, such as on a full disk.
+    """
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # safetensors wraps the operating system's error, such as a full disk
+        raise OSError(str(error)) from None
 
 
 def open_file(file: Path) -> Any:

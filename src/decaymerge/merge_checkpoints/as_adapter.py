@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from decaymerge.atomic import atomic_folder
 from decaymerge.checkpoint.adapted import Adapted
 from decaymerge.checkpoint.adapter import CONFIG, PREFIX, WEIGHTS
+from decaymerge.checkpoint.reader import save_tensors
 from decaymerge.errors import UserError, listed
 from decaymerge.low_rank import LowRank
 from decaymerge.merge_checkpoints import Sources, record
@@ -119,7 +120,7 @@ def write(
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise UserError("the merged adapter has infinite or NaN entries; give a smaller --coefficient")
     with atomic_folder(output) as folder:
-        save_file(tensors, folder / WEIGHTS[0], metadata={"format": "pt"})
+        save_tensors(tensors, folder / WEIGHTS[0])
         (folder / CONFIG).write_text(json.dumps(_config(adapters, str(job.base), ranks), indent=2) + "\n")
         for path in filter(is_tokenizer, files_beside(adapters[0].folder)):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import split_state_dict_into_shards_factory
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from decaymerge.atomic import atomic_folder, is_result
 from decaymerge.checkpoint.adapted import Adapted
 from decaymerge.checkpoint.adapter import CONFIG as ADAPTER_CONFIG
 from decaymerge.checkpoint.model_class import without_quantisation
+from decaymerge.checkpoint.reader import save_tensors
 from decaymerge.config.merging import asks_for_inputs
 from decaymerge.errors import UserError
 from decaymerge.merge import apply
@@ -105,7 +105,7 @@ def write(
                 file_of = (solved or {}).get(name)
                 shard[name] = load_file(file_of)[name] if file_of else merged_tensor(sources, rest, name)
                 bar.update(sizes[name])
-            _save(shard, folder / file)
+            save_tensors(shard, folder / file)
         if shards.is_sharded:
             index = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
             (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
@@ -133,13 +133,6 @@ def refuse_inside(output: Path, sources: Sources) -> None:
     for folder in (folder for checkpoint in checkpoints for folder in (checkpoint.folder, checkpoint.place)):
         if folder.resolve() in output.resolve().parents:
             raise UserError(f"--output {output} is inside {folder}, which is read; give a place outside")
-
-
-def _save(shard: dict[str, Tensor], path: Path) -> None:
-    try:
-        save_file(shard, path, metadata={"format": "pt"})
-    except SafetensorError as error:  # safetensors wraps the operating system's error, such as a full disk
-        raise OSError(str(error)) from None
 
 
 def _copy_files(sources: Sources, folder: Path) -> None:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from decaymerge.checkpoint.form import Form
 from decaymerge.checkpoint.model_class import build
+from decaymerge.checkpoint.reader import save_tensors
 from decaymerge.config.merging import MergeSettings, asks_for_inputs
 from decaymerge.errors import UserError
 from decaymerge.low_rank import LowRank
@@ -200,7 +201,7 @@ class Follower:
                         given = [*rows[:count], *rows[(i + 1) * count : (i + 2) * count]]
                         matrix, factors = self._solve(job.method, stored, layout, given)
                         file = scratch / f"{len(results[i].solved)}.safetensors"
-                        save_file({stored: matrix, **factors}, file)
+                        save_tensors({stored: matrix, **factors}, file)
                         results[i].solved.append(stored)
                     else:
                         matrix = merged_tensor(self.sources, rest_of(job), stored)
