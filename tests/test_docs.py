@@ -117,9 +117,6 @@ def write_small_beyond(results: Path) -> None:
 def desk(smoke: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which results of small runs have the names of those that the pages' Python reads."""
     folder = tmp_path_factory.mktemp("desk")
-    for seed, name in enumerate(("ADAPTER", "ADAPTER1", "ADAPTER2")):
-        model = AutoModel.from_pretrained(folder / "BASE")
-        saved_adapter(folder / name, model, seed, target_modules=["query"], r=4)
     write_small_beyond(folder / "runs/beyond/results")
     results = smoke.folder / "results"
     links = {
@@ -206,6 +203,9 @@ def server(smoke: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Snakema
         bert(folder / name, seed)
         with_words(folder / name)
         (folder / f"{name.lower()}.txt").write_text("w1 w2\nw3 w4\nw5\n")
+    for seed, name in enumerate(("ADAPTER", "ADAPTER1", "ADAPTER2")):
+        model = AutoModel.from_pretrained(folder / "BASE")
+        saved_adapter(folder / name, model, seed, target_modules=["query"], r=4)
     write_small_beyond(folder / "runs/beyond/results")
     (folder / "results").symlink_to("runs/smoke/results")
     server = SnakemakeServer(folder)

@@ -81,8 +81,8 @@ Pattern = Annotated[str, BeforeValidator(_pattern)]
 class AdapterSettings(Settings):
     """What is read of ``adapter_config.json``."""
 
-    r: Rank
-    lora_alpha: Alpha
+    r: Rank = 8
+    lora_alpha: Alpha = 8.0
     rank_pattern: dict[Pattern, Rank] | None = None
     alpha_pattern: dict[Pattern, Alpha] | None = None
     use_rslora: bool = False
