@@ -8,6 +8,7 @@ rule check_claims:
         code=modules(
             "claims",
             "collapse",
+            "low_rank",
             "merge",
             "merge_methods",
             "network",

@@ -9,7 +9,7 @@ rule merge:
             if asks_for_inputs(EXPERIMENTS[wildcards.experiment].merges)
             else []
         ),
-        code=modules("merge", "merge_methods", "network", "store"),
+        code=modules("low_rank", "merge", "merge_methods", "network", "store"),
     output:
         weights(layout.result(layout.MERGED)),
     log:

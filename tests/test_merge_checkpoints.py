@@ -154,7 +154,7 @@ def test_files_beside_the_weights(tmp_path: Path) -> None:
     ).exists()
     record = json.loads((tmp_path / "sum/merge.json").read_text())
     assert (
-        record["settings"] == {"models": [a, b], "base": base, "method": "sum", "inputs": {}}
+        record["settings"] == CheckpointsJob(models=[a, b], base=base, method="sum").model_dump()
         and record["torch"]
     )
 

@@ -32,9 +32,9 @@ PASS_SETTINGS_ON = {"config", "workflow", "errors", "progress", "provenance", "a
 IMPORTED_ONLY = {
     "scan_model": {"figures", "capacity", "hypotheses", "collapse", "statistics"},
     "gather": {"measure", "network"},
-    "check_scan": {"gradient", "measure", "merge", "merge_methods", "network"},
-    "gather_claims": {"gradient", "measure", "merge", "merge_methods", "network"},
-    "claims_page": {"gradient", "measure", "merge", "merge_methods", "network"},
+    "check_scan": {"gradient", "low_rank", "measure", "merge", "merge_methods", "network"},
+    "gather_claims": {"gradient", "low_rank", "measure", "merge", "merge_methods", "network"},
+    "claims_page": {"gradient", "low_rank", "measure", "merge", "merge_methods", "network"},
 }
 """Modules that a rule's command imports, and of which it calls no function."""
 
