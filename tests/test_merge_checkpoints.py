@@ -191,7 +191,7 @@ from pathlib import Path
 from decaymerge.merge_checkpoints import merge
 from decaymerge.cli.merge_checkpoints import merge_checkpoints
 
-save, saved = merge._save, []
+save, saved = merge.save_tensors, []
 
 def save_then_die(*arguments):
     save(*arguments)
@@ -199,7 +199,7 @@ def save_then_die(*arguments):
     if len(saved) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 
-merge._save = save_then_die
+merge.save_tensors = save_then_die
 merge_checkpoints(sys.argv[1:3], output=Path(sys.argv[3]), predict=False, max_shard_size="8kB")
 """
 
