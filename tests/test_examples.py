@@ -127,8 +127,6 @@ def test_minilm_with_inputs(tmp_path: Path, setting: str = "four") -> None:
     merges |= {f"{method}, {count}" for method in ("least squares", "corrected sum") for count in (20, 200)}
     assert set(results["accuracy"]) == merges | {"own"}
     assert all(f"| {model} |" in done.stdout for model in merges)
-    for task, majority in results["majority"].items():
-        assert results["accuracy"]["own"][task] > max(majority, 1 - majority) - 0.05
     for prediction in results["prediction"].values():
         assert prediction["output change"]["spearman"] > 0.95
         assert prediction["output change"]["median ratio"] == pytest.approx(1, abs=0.1)
