@@ -1,12 +1,16 @@
 """Tiny bases with random weights, and LoRA adapters of them that PEFT saves."""
 
+import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers as hf
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 SMALL: dict[str, Any] = {
     "vocab_size": 50,
@@ -110,3 +114,17 @@ def outputs(model: Any, kind: str) -> torch.Tensor:
             pixels = torch.randn(2, 3, 32, 32, generator=generator).to(model.dtype)
             return model(pixel_values=pixels).logits
         return model(input_ids=torch.randint(0, 50, (2, 7), generator=generator)).logits
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    """Change settings of a saved adapter."""
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_tensors(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    """Change the tensors of a saved adapter."""
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)

@@ -1,9 +1,8 @@
-"""LoRA adapters: merges against PEFT's own, in factors and in whole, and what is refused."""
+"""LoRA adapters: merges against PEFT's own, in factors and in whole."""
 
 import copy
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,29 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import BertConfig, BertForMaskedLM, BertModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
-from builders_adapters import BASES, SMALL, adapter, base, both_active, load, outputs, pair, saved_adapter
+from builders_adapters import (
+    BASES,
+    SMALL,
+    adapter,
+    base,
+    both_active,
+    edit_config,
+    edit_tensors,
+    load,
+    outputs,
+    pair,
+    saved_adapter,
+)
 from builders_checkpoints import tensors_of
 from commands import decaymerge
 from decaymerge import store
@@ -416,127 +435,28 @@ def test_tokenizer_of_the_first_adapter_is_kept(tmp_path: Path) -> None:
     assert not names & {"adapter_config.json", "adapter_model.safetensors"} and "config.json" in names
 
 
-def edit_config(folder: Path, **changes: Any) -> None:
-    path = folder / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def rename_base(folder: Path, name: str) -> None:
-    for path in (folder / "a", folder / "b"):
-        edit_config(path, base_model_name_or_path=name)
-
-
-def edit_tensors(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
-    path = folder / "adapter_model.safetensors"
-    tensors = load_file(path)
-    change(tensors)
-    save_file(tensors, path)
-
-
-QUERY = "base_model.model.bert.encoder.layer.0.attention.self.query"
-REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "DoRA": (lambda f: edit_config(f, use_dora=True), "LoRA with use_dora, which is more than a sum"),
-    "LoHa": (lambda f: edit_config(f, peft_type="LOHA"), "is an adapter (LOHA) and no LoRA"),
-    "VeRA": (lambda f: edit_config(f, peft_type="VERA"), "is an adapter (VERA) and no LoRA"),
-    "PiSSA": (lambda f: edit_config(f, init_lora_weights="pissa"), "init_lora_weights is 'pissa'"),
-    "a variant of tomorrow": (lambda f: edit_config(f, use_tomorrow=True), "LoRA with use_tomorrow"),
-    "experts": (lambda f: edit_config(f, target_parameters=["experts.up"]), "LoRA with target_parameters"),
-    "magnitudes": (
-        lambda f: edit_tensors(f, lambda t: t.update({f"{QUERY}.lora_magnitude_vector": torch.ones(32)})),
-        "lora_magnitude_vector",
-    ),
-    "one factor": (
-        lambda f: edit_tensors(f, lambda t: t.pop(f"{QUERY}.lora_B.weight")),
-        "has only one of lora_A and lora_B",
-    ),
-    "another rank": (lambda f: edit_config(f, r=6), "says rank 6 for"),
-    "no rank": (lambda f: edit_config(f, r="eight"), "r = 'eight'"),
-    "NaN": (
-        lambda f: edit_tensors(f, lambda t: t[f"{QUERY}.lora_A.weight"].fill_(torch.nan)),
-        "has an infinite or NaN entry",
-    ),
-    "another shape": (
-        lambda f: edit_tensors(f, lambda t: t.update({f"{QUERY}.lora_A.weight": torch.ones(4, 31)})),
-        "with the shape (32, 31), which is (32, 32) in",
-    ),
-    "another model's modules": (
-        lambda f: edit_tensors(
-            f, lambda t: t.update({f"base_model.model.x.lora_{k}.weight": torch.ones(4, 4) for k in "AB"})
-        ),
-        "changes x.weight, which is not in",
-    ),
-    "names of another program": (
-        lambda f: edit_tensors(f, lambda t: t.update({"lora_te_x.alpha": torch.ones(1)})),
-        "does not begin with base_model.model.",
-    ),
-    "ranks that do not fit": (
-        lambda f: edit_tensors(f, lambda t: t.update({f"{QUERY}.lora_B.weight": torch.ones(32, 3)})),
-        "which do not fit together",
-    ),
-    "a factor without columns": (
-        lambda f: edit_tensors(f, lambda t: t.update({f"{QUERY}.lora_A.weight": torch.ones(4)})),
-        "which do not fit together",
-    ),
-    "factors of 8 bits": (
-        lambda f: edit_tensors(
-            f,
-            lambda t: t.update(
-                {f"{QUERY}.lora_A.weight": t[f"{QUERY}.lora_A.weight"].to(torch.float8_e4m3fn)}
-            ),
-        ),
-        "are no floating-point numbers of 16 bits or more",
-    ),
-    "a bad pattern": (lambda f: edit_config(f, alpha_pattern={"q(": 7}), "q( is no regular expression"),
-    "patterns as a list": (lambda f: edit_config(f, rank_pattern=["query"]), "rank_pattern"),
-    "an endless scale": (lambda f: edit_config(f, lora_alpha=float("inf")), "lora_alpha"),
-    "a huge scale": (lambda f: edit_config(f, lora_alpha=10**400), "lora_alpha"),
-    "no scale": (lambda f: edit_config(f, lora_alpha=None), "lora_alpha"),
-    "names of training": (
-        lambda f: edit_tensors(
-            f, lambda t: t.update({f"{QUERY}.lora_A.default.weight": t.pop(f"{QUERY}.lora_A.weight")})
-        ),
-        "is a name in training",
-    ),
-    "a base that is gone": (
-        lambda f: rename_base(f.parent, "/gone/base"),
-        "name /gone/base as their base, and there is no such folder",
-    ),
-    "another base": (lambda f: edit_config(f, base_model_name_or_path="org/other"), "name different bases"),
-    "no base": (lambda f: edit_config(f, base_model_name_or_path=None), "name different bases"),
-    "a config that is no JSON": (
-        lambda f: (f / "adapter_config.json").write_text("{"),
-        "adapter_config.json",
-    ),
-    "damaged": (lambda f: (f / "adapter_model.safetensors").write_bytes(b"x" * 100), "not readable"),
-}
-
-
-@pytest.fixture(scope="module")
-def bert_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("adapters")
-    base(folder / "base", "bert")
+def test_experts_by_the_names_under_which_they_are_stored(tmp_path: Path) -> None:
+    """Transformers 5 puts experts into one tensor and stores each alone; adapters of version 4 name them so."""
+    torch.manual_seed(0)
+    config = MixtralConfig(**SMALL, num_hidden_layers=1, num_key_value_heads=2, num_local_experts=2)
+    MixtralForCausalLM(config).save_pretrained(tmp_path / "base")
+    before = tensors_of(tmp_path / "base")
+    modules = {f"model.layers.0.block_sparse_moe.{name}": 0.0 for name in ("gate", "experts.0.w1")}
+    expected: dict[str, Any] = dict(modules)
     for name in "ab":
-        adapter(folder / name, folder / "base", "bert", ord(name), r=4)
-    return folder
-
-
-@pytest.mark.parametrize("kind", REFUSED)
-def test_refused(kind: str, bert_pair: Path, tmp_path: Path) -> None:
-    break_it, expected = REFUSED[kind]
-    for name in "ab":
-        shutil.copytree(bert_pair / name, tmp_path / name)
-    break_it(tmp_path / "b")
-    answer = decaymerge("merge-checkpoints", tmp_path / "a", tmp_path / "b", "--output", tmp_path / "out")
-    assert answer.returncode == 1 and answer.stderr.startswith("error: ") and answer.stderr.count("\n") == 1
-    assert expected in answer.stderr, answer.stderr
-    assert not (tmp_path / "out").exists()
-
-
-def test_options_of_adapters_are_checked(bert_pair: Path, tmp_path: Path) -> None:
-    paths = [str(bert_pair / name) for name in "ab"]
-    with pytest.raises(UserError, match="give what is missing"):
-        merge_checkpoints(paths, as_adapter=True)
-    with pytest.raises(UserError, match="give what is missing"):
-        merge_checkpoints(paths, output=tmp_path / "out", rank=2)
-    with pytest.raises(UserError, match="base is a whole model"):
-        merge_checkpoints([paths[0], str(bert_pair / "base")], output=tmp_path / "out", as_adapter=True)
+        factors = {}
+        for module in modules:
+            rows, columns = before[f"{module}.weight"].shape
+            first, second = torch.randn(4, columns), torch.randn(rows, 4)
+            factors |= {f"base_model.model.{module}.lora_A.weight": first}
+            factors |= {f"base_model.model.{module}.lora_B.weight": second}
+            expected[module] = expected[module] + 2 * second.double() @ first.double()
+        (tmp_path / name).mkdir()
+        save_file(factors, tmp_path / name / "adapter_model.safetensors")
+        settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 8}
+        settings |= {"base_model_name_or_path": str(tmp_path / "base")}
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps(settings))
+    after = merged([tmp_path / "a", tmp_path / "b"], tmp_path / "sum")
+    for name, tensor in after.items():
+        change = expected.get(name.removesuffix(".weight"), 0)
+        torch.testing.assert_close(tensor.double(), before[name].double() + change, rtol=1e-5, atol=1e-5)

@@ -134,6 +134,10 @@ def test_bad_recipes(tmp_path: Path) -> None:
             "its inputs",
         ),
         ('{"settings": {"models": ["a"]}, "sha256": {}}', "models"),
+        (
+            '{"settings": {"models": ["a", "b"], "base": null, "method": "sum"}, "sha256": {}}',
+            "names a, which is not in this folder",
+        ),
         ('{"settings": {"models": ["a", "b"], "base": null, "method": "no"}, "sha256": {}}', "merge method"),
     ):
         recipe.write_text(text)

@@ -26,34 +26,11 @@ PREFIX = "base_model.model."
 """Beginning of all names in an adapter."""
 STARTS = (True, False, "gaussian", "eva", "orthogonal", None)
 """Values of ``init_lora_weights`` that leave the base as it is."""
-UNDERSTOOD = {
-    "alpha_pattern",
-    "auto_mapping",
-    "base_model_name_or_path",
-    "bias",
-    "ensure_weight_tying",
-    "eva_config",
-}
-UNDERSTOOD |= {"exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern"}
-UNDERSTOOD |= {
-    "layers_to_transform",
-    "lora_alpha",
-    "lora_bias",
-    "lora_dropout",
-    "megatron_core",
-    "modules_to_save",
-}
-UNDERSTOOD |= {
-    "peft_type",
-    "peft_version",
-    "qalora_group_size",
-    "r",
-    "rank_pattern",
-    "revision",
-    "runtime_config",
-}
-UNDERSTOOD |= {"target_modules", "task_type", "use_rslora"}
-"""Settings that are read, or that say nothing of the finished adapter. Any other may only be empty."""
+WHERE = {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"}
+TRAINING = {"bias", "eva_config", "init_lora_weights", "lora_bias", "lora_dropout", "qalora_group_size"}
+ABOUT = {"auto_mapping", "inference_mode", "megatron_core", "peft_type", "peft_version", "runtime_config"}
+ABOUT |= {"task_type"}
+"""Settings of where factors were put, how they were trained, and by which program: the tensors say the rest."""
 REMEDY = "merge it into its base with PEFT's merge_and_unload(), save that model, and give its folder"
 FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<kind>A\.weight|B\.weight|B\.bias|embedding_A|embedding_B)")
 TYPES = [DTYPES[name] for name in ("F64", "F32", "F16", "BF16")]
@@ -99,7 +76,9 @@ class AdapterSettings(Settings):
         return f"{base}@{self.revision}" if base and self.revision and not Path(base).exists() else base
 
 
-READ = tuple(AdapterSettings.model_fields)
+READ = AdapterSettings.model_fields.keys()
+UNDERSTOOD = READ | WHERE | TRAINING | ABOUT
+"""Settings of an adapter that is understood. Any other may only be empty."""
 
 
 class Adapter:

@@ -57,10 +57,8 @@ def of_adapter(place: Path, adapter: Path, sign: str = "") -> str:
     settings = read_json(adapter)
     base = settings.get("base_model_name_or_path")
     kind = settings.get("peft_type") or "of PEFT"
-    return (
-        f"{place} is an adapter ({kind}{f', for {base}' if base else ''}) and no model{sign}: merge it into its"
-        " base with PEFT's merge_and_unload(), save that model, and give its folder"
-    )
+    remedy = "give its folder" if place.is_file() else "merge it into its base first, and give that model"
+    return f"{place} is an adapter ({kind}{f', for {base}' if base else ''}) and no model{sign}: {remedy}"
 
 
 def _settings(config: Mapping[str, Any]) -> Any:

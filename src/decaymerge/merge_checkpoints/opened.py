@@ -95,10 +95,13 @@ def _untied(checkpoint: Checkpoint, form: Form, broken: Mapping[str, str], *, pa
 
 def _folder_of_base(base: str, folder_of: Callable[[str], Path], *, given: bool) -> Path:
     try:
-        return folder_of(base)
+        folder = folder_of(base)
     except UserError as error:
         hint = "" if given else " (the adapters name this base; another place of it can be given as --base)"
         raise UserError(f"{error}{hint}") from None
+    if is_adapter(folder):
+        raise UserError(f"--base {base} is an adapter itself; give the model that it was trained on")
+    return folder
 
 
 def short_names(models: Sequence[str]) -> list[str]:

@@ -88,6 +88,13 @@ def read(path: Path) -> tuple[CheckpointsJob, Expected]:
     needs = MERGE_METHODS[method_of(job.method)[0]].needs
     if len(set(job.models)) < len(job.models) or "layer" in needs or (needs & INPUTS and not job.inputs):
         raise UserError(f"--recipe {path} names a model twice, or a method without its inputs; correct it")
+    named = [*job.models, *([job.base] if job.base else []), *job.inputs.values()]
+    for text in (text for text in named if not text.startswith(("hub:", "pypi:"))):
+        if not Path(text.removeprefix("path:")).exists():
+            raise UserError(
+                f"--recipe {path} names {text}, which is not in this folder; repeat the merge in the folder in"
+                " which it was made, or correct the path"
+            )
     return job, Expected(path, record["sha256"])
 
 
