@@ -163,9 +163,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("results/minilm-lora"), help="folder to write")
     arguments = parser.parse_args()
     size = replace(minilm.SMALL, train=200, epochs=1) if arguments.small else minilm.Size()
+    output = arguments.output / "small" if arguments.small else arguments.output
     rows = []
     for seed, decay, rank in product(arguments.seeds, DECAYS, RANKS[:2] if arguments.small else RANKS):
-        folder = arguments.output / f"rank={rank}-weight_decay={decay:g}-seed={seed}"
+        folder = output / f"rank={rank}-weight_decay={decay:g}-seed={seed}"
         path = folder / "results.json"
         if not path.is_file():
             shutil.rmtree(folder, ignore_errors=True)
@@ -173,8 +174,8 @@ def main() -> None:
             path.write_text(json.dumps(results, indent=2) + "\n")
         rows += json.loads(path.read_text())
         print(pd.DataFrame(rows[-2:]).to_string(index=False, float_format="{:.3f}".format), flush=True)
-    (arguments.output / "results.json").write_text(json.dumps(rows, indent=2) + "\n")
-    draw(pd.DataFrame(rows), arguments.output / "adapters")
+    (output / "results.json").write_text(json.dumps(rows, indent=2) + "\n")
+    draw(pd.DataFrame(rows), output / "adapters")
 
 
 if __name__ == "__main__":
