@@ -18,6 +18,7 @@ from decaymerge.progress import progress_bar
 from decaymerge.scan.plan import WIDE_TYPES, Group, Plan
 from decaymerge.scan.spectral import (
     Blocks,
+    NoConvergenceError,
     NotFiniteError,
     effective_rank,
     frobenius_norm,
@@ -29,7 +30,7 @@ from decaymerge.workflow.jobs import ScanJob
 LONG_NAMES = {
     "frobenius_norm": "Frobenius norm",
     "spectral_norm": "spectral norm",
-    "spectral_norm_error": "residual of the spectral norm, a bound on its distance to a singular value",
+    "spectral_norm_error": "bound of the error of the spectral norm",
     "norm_ratio": "Frobenius norm over spectral norm",
     "stable_rank": "squared Frobenius norm over squared spectral norm",
     "rows": "output dimension",
@@ -170,17 +171,20 @@ def _in_wide_type(tensor: Tensor) -> Tensor:
 
 
 def _measure(job: ScanJob, group: Group, role: str, blocks: Blocks) -> dict[str, Any]:
+    qkv = [name for part in "QKV" for name in group.parts.get(part, [])]  # those of a fused one that is put together
+    tensors = ", ".join(group.parts.get(role) or group.parts.get("QKV") or qkv)
     try:
         frobenius = frobenius_norm(blocks)
-    except NotFiniteError:
-        tensors = ", ".join(group.parts.get(role) or group.parts["QKV"])
-        raise UserError(f"{tensors} has an infinite or NaN entry; the checkpoint is damaged") from None
-    spectral = spectral_norm(blocks, frobenius, job.tolerance)
+        spectral = spectral_norm(blocks, frobenius, job.tolerance)
+    except NotFiniteError as error:
+        raise UserError(f"{tensors} has {error}; the checkpoint is damaged") from None
+    except NoConvergenceError as error:
+        raise UserError(f"{tensors}: {error}") from None
     ratio = frobenius / spectral.value if spectral.value else math.nan
     measured: dict[str, Any] = {
         "frobenius_norm": frobenius,
         "spectral_norm": spectral.value,
-        "spectral_norm_error": spectral.residual,
+        "spectral_norm_error": spectral.error,
         "norm_ratio": ratio,
         "stable_rank": ratio**2,
         "rows": sum(len(block) for block in blocks),
