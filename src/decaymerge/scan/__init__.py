@@ -171,7 +171,7 @@ def _in_wide_type(tensor: Tensor) -> Tensor:
 
 
 def _measure(job: ScanJob, group: Group, role: str, blocks: Blocks) -> dict[str, Any]:
-    qkv = [name for part in "QKV" for name in group.parts.get(part, [])]  # those of a fused one that is put together
+    qkv = [name for part in "QKV" for name in group.parts.get(part, [])]  # parts of one matrix
     tensors = ", ".join(group.parts.get(role) or group.parts.get("QKV") or qkv)
     try:
         frobenius = frobenius_norm(blocks)
