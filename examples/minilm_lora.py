@@ -78,7 +78,7 @@ def run(folder: Path, rank: int, decay: float, size: minilm.Size, seed: int) -> 
     for name, task in tasks.items():
         fine_tune(base, folder / name, task, rank, decay, size, seed)
     sources = [*(folder / name for name in tasks), "--base", base]
-    train = inputs(tasks, folder, min(COUNT, size.train), tokenizer, test=False)
+    train = inputs(tasks, folder, min(COUNT, size.probe), tokenizer, test=False)
     total = minilm.merge(folder / "sum", *sources, "--report", folder / "weights.nc")
     merged = {
         method: minilm.merge(folder / method, *sources, "--method", method, *train) for method in WITH_INPUTS
@@ -119,34 +119,36 @@ def interval_of(values: pd.Series) -> tuple[float, float]:
 def draw(rows: pd.DataFrame, path: Path) -> None:
     """Means over tasks and seeds against the rank, with 95% intervals over seeds."""
     networks = ["own", "sum", *WITH_INPUTS]
-    values = [*networks, "change", "interference", "stable rank"]
-    means = rows.groupby(["rank", "weight_decay", "seed"], as_index=False)[values].mean()
+    titles = {
+        "stable rank": "stable rank of the updates, median",
+        "interference": r"$\|\Delta_B V_A\|\,/\,\|\Delta_A V_A\|$, median",
+        "change": "change of the outputs by the sum",
+    }
+    means = rows.groupby(["rank", "weight_decay", "seed"], as_index=False)[[*networks, *titles]].mean()
     means["λ"] = means.weight_decay.map("{:g}".format)
     long = means.melt(["rank", "λ", "seed"], networks, "network", "accuracy")
+    long["network"] = long.network.str.replace("_", " ")
     sns.set_theme(style="whitegrid", context="paper")
-    figure, axes = plt.subplots(1, 4, figsize=(12, 3), layout="constrained")
-    common: dict[str, Any] = {"x": "rank", "errorbar": interval_of, "marker": "o"}
-    sns.lineplot(means, y="stable rank", style="λ", color="0.3", ax=axes[0], **common)
-    sns.lineplot(means, y="interference", style="λ", color="0.3", ax=axes[1], legend=False, **common)
-    sns.lineplot(means, y="change", style="λ", color="0.3", ax=axes[2], legend=False, **common)
-    sns.lineplot(long, y="accuracy", hue="network", style="λ", ax=axes[3], **common)
-    titles = (
-        "stable rank of the updates, median",
-        "‖Δ_B V_A‖ / ‖Δ_A V_A‖, median",
-        "change of outputs by the sum, relative",
-        "accuracy on test texts",
-    )
-    for axis, title in zip(axes, titles, strict=True):
-        axis.set(
-            xscale="log",
-            xticks=RANKS,
-            xticklabels=RANKS,
-            title=title,
-            ylabel="",
-            xlabel="rank of the adapters",
+    figure, axes = plt.subplot_mosaic("AABBCC;DDDEEE", figsize=(9, 5), layout="constrained")
+    common: dict[str, Any] = {
+        "x": "rank",
+        "errorbar": interval_of,
+        "dodge": 0.4,
+        "linewidth": 1.2,
+        "markersize": 4,
+    }
+    for place, (quantity, title) in zip("ABC", titles.items(), strict=True):
+        sns.pointplot(
+            means, y=quantity, hue="λ", palette="Greys_d", ax=axes[place], legend=place == "A", **common
         )
-        axis.minorticks_off()
-    sns.move_legend(axes[3], "upper left", bbox_to_anchor=(1, 1))
+        axes[place].set(title=title, ylabel="", xlabel="rank of the adapters")
+    axes["E"].sharey(axes["D"])
+    for place, (decay, part) in zip("DE", long.groupby("λ"), strict=True):
+        sns.pointplot(part, y="accuracy", hue="network", ax=axes[place], legend=place == "D", **common)
+        axes[place].set(
+            title=f"accuracy on test texts, λ = {decay}", ylabel="", xlabel="rank of the adapters"
+        )
+    sns.move_legend(axes["D"], "lower center", ncols=4, title=None, columnspacing=1)
     figure.savefig(path.with_suffix(".pdf"))
     figure.savefig(path.with_suffix(".png"), dpi=150)
 
@@ -165,7 +167,7 @@ def main() -> None:
     size = replace(minilm.SMALL, train=200, epochs=1) if arguments.small else minilm.Size()
     output = arguments.output / "small" if arguments.small else arguments.output
     rows = []
-    for seed, decay, rank in product(arguments.seeds, DECAYS, RANKS[:2] if arguments.small else RANKS):
+    for seed, decay, rank in product(arguments.seeds, DECAYS, RANKS[1:2] if arguments.small else RANKS):
         folder = output / f"rank={rank}-weight_decay={decay:g}-seed={seed}"
         path = folder / "results.json"
         if not path.is_file():

@@ -111,7 +111,7 @@ rule claims_page:
     resources:
         **asks(estimates.CLAIMS_PAGE),
     params:
-        settings=jobs.FigureJob.of(CONFIG, "claims").model_dump_json(),
+        settings=ORIGINS.job(jobs.FigureJob, figure="claims").model_dump_json(),
         traces=lambda wildcards, input: [f"--traces={path}" for path in input.traces],
     message:
         "Draw the claims and write their page"

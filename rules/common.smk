@@ -15,7 +15,7 @@ from decaymerge.config.figures import COMPARISONS, Picture
 from decaymerge.config.merging import asks_for_inputs
 from decaymerge.errors import UserError
 from decaymerge.fetch import model as models
-from decaymerge.workflow import estimates, jobs, labels, layout, preflight
+from decaymerge.workflow import estimates, jobs, labels, layout, origins, preflight, records
 
 # Jobs call `decaymerge` by name, which must work in an environment that is not activated, too.
 shell.prefix(f"export PATH='{Path(sys.executable).parent}':\"$PATH\"; ")
@@ -31,6 +31,9 @@ try:
         load(Path(file))  # refuses a key that is given twice; Snakemake would take the last
     CONFIG = configuration.parse(config)
     preflight.check(CONFIG, RESOURCES)
+    ORIGINS = origins.Origins(CONFIG)
+    if workflow.is_main_process and not workflow.dag_settings.forceall:
+        records.check(ORIGINS)
 except UserError as error:
     raise WorkflowError(f"the configuration is refused:\n{error}") from None
 
@@ -79,7 +82,7 @@ def weights(path):
 
 def settings(job):
     """A function from the wildcards of a job to its settings, as JSON."""
-    return lambda wildcards: job.of(CONFIG, **dict(wildcards.items())).model_dump_json()
+    return lambda wildcards: ORIGINS.job(job, **dict(wildcards.items())).model_dump_json()
 
 
 def asks(estimate):

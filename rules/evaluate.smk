@@ -63,7 +63,7 @@ rule hypotheses:
     resources:
         **asks(estimates.VERDICTS),
     params:
-        settings=jobs.HypothesesJob.of(CONFIG).model_dump_json(),
+        settings=ORIGINS.job(jobs.HypothesesJob).model_dump_json(),
     message:
         "Judge the hypotheses about sums of networks"
     shell:

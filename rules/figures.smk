@@ -56,7 +56,7 @@ rule table1:
     resources:
         **asks(estimates.figure([])),
     params:
-        settings=jobs.FigureJob.of(CONFIG, "table1").model_dump_json(),
+        settings=ORIGINS.job(jobs.FigureJob, figure="table1").model_dump_json(),
         caption=Picture("table1", list(MODELS)).caption,
     message:
         "Write Table 1"

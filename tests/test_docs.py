@@ -50,6 +50,7 @@ INSTEAD = {
     "python examples/minilm_inputs.py": "python examples/minilm_inputs.py --help",
     "python examples/minilm_inputs.py --setting adamw": "python examples/minilm_inputs.py --help",
     "python examples/minilm_inputs.py --setting four": "python examples/minilm_inputs.py --help",
+    "python examples/minilm_lora.py": "python examples/minilm_lora.py --help",
     "snakemake phase --directory runs/beyond --configfile config/beyond.yaml": "snakemake phase"
     " --directory runs/beyond --configfile config/beyond.yaml --dry-run",
     "snakemake --profile profiles/slurm": "snakemake --profile profiles/slurm --dry-run",

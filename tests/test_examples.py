@@ -132,3 +132,26 @@ def test_minilm_with_inputs(tmp_path: Path, setting: str = "four") -> None:
         assert prediction["output change"]["median ratio"] == pytest.approx(1, abs=0.1)
     again = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment)
     assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]  # from what is kept
+
+
+@pytest.mark.slow
+def test_minilm_with_adapters(tmp_path: Path) -> None:
+    """Small: ranks, and norms that follow from them, mean something, and so does what the second start keeps."""
+    command = [sys.executable, str(REPOSITORY / "examples/minilm_lora.py"), "--small", "--seeds", "0"]
+    environment = os.environ | {"DECAYMERGE_CACHE": str(CACHE)}
+    arguments = [*command, "--output", str(tmp_path)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "small/results.json").read_text())
+    assert [(row["rank"], row["weight_decay"]) for row in rows[::2]] == [(2, 0), (2, 10)]
+    for row in rows:
+        assert 1 <= row["stable rank"] <= row["rank"]
+        assert row["norm"] > 0 and 0 < row["change"] < 10
+    by_decay = [sum(row["norm"] for row in rows if row["weight_decay"] == decay) for decay in (0, 10)]
+    assert by_decay[1] < by_decay[0]
+    assert (tmp_path / "small/adapters.png").stat().st_size > 10_000
+    assert (
+        subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment).returncode
+        == 0
+    )
+    assert json.loads((tmp_path / "small/results.json").read_text()) == rows

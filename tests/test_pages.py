@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from scipy.stats import spearmanr
 
 import markdown_tables
 import minilm_tables
@@ -341,3 +342,38 @@ def test_what_the_page_of_transformers_says_of_the_prediction_and_of_other_progr
         json.loads(line) for line in (run_numbers.NUMBERS / "minilm/others.jsonl").read_text().splitlines()
     ]
     assert len(others) == 5 and all(one["sum and mergekit"] == 0 for one in others)
+
+
+def test_what_the_page_of_transformers_says_of_adapters() -> None:
+    rows = pd.read_json(run_numbers.NUMBERS / "minilm/adapters.json")
+    assert len(rows) == 2 * 60
+    means = rows.groupby(["rank", "weight_decay", "seed"]).mean(numeric_only=True).to_xarray()
+    assert means.sizes == {"rank": 6, "weight_decay": 2, "seed": 5}
+    medians = means.mean("seed")
+    found = [float(medians["stable rank"].sel(rank=32, weight_decay=decay)) for decay in (0, 10)]
+    found += [
+        float(medians.interference.sel(rank=rank, weight_decay=decay)) for rank, decay in ((1, 0), (32, 10))
+    ]
+    assert np.allclose(found, [2.1, 1.3, 0.62, 0.11], atol=[0.05, 0.05, 0.005, 0.005])
+    assert abs(spearmanr(rows.interference, rows.change).statistic + 0.05) < 0.005
+    over_ranks = means.mean("rank")
+    decay = over_ranks.sel(weight_decay=10) - over_ranks.sel(weight_decay=0)
+    gain, loss = over_ranks.least_squares - over_ranks["sum"], over_ranks.own - over_ranks.least_squares
+    corrected = over_ranks.corrected_sum - over_ranks.least_squares
+    for values, expected in (
+        (decay.own, (-0.004, 0.009)),
+        (decay["sum"], (0.0, 0.016)),
+        (gain.sel(weight_decay=0), (0.025, 0.015)),
+        (gain.sel(weight_decay=10), (0.025, 0.024)),
+        (loss.sel(weight_decay=0), (0.024, 0.004)),
+        (loss.sel(weight_decay=10), (0.020, 0.006)),
+        (corrected.sel(weight_decay=0), (0.001, 0.003)),
+        (corrected.sel(weight_decay=10), (0.001, 0.002)),
+    ):
+        result = interval(values)
+        half = float(result.high - result.low) / 2
+        assert np.allclose((float(result["mean"]), half), expected, atol=6e-4), (
+            expected,
+            float(result["mean"]),
+            half,
+        )

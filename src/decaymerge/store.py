@@ -4,13 +4,15 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+import netCDF4
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from decaymerge.atomic import atomic_file
 from decaymerge.config.base import Settings
-from decaymerge.errors import UserError
+from decaymerge.digests import combined, digest
+from decaymerge.errors import UserError, listed
 from decaymerge.provenance import made_by, provenance
 
 UNITS = "1"
@@ -59,11 +61,7 @@ def read(path: Path, *needed: str) -> xr.Dataset:
         with xr.open_dataset(path, engine="netcdf4") as dataset:
             loaded = dataset.load()
     except (OSError, RuntimeError, ValueError) as error:
-        reason = (
-            "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read as NetCDF ({error})"
-        )
-        remedy = f"remake it: rm -f {shlex.quote(str(path.resolve()))}, then give the same command again"
-        raise UserError(f"{path} {reason}; {remedy}".replace("\n", " ")) from None
+        raise _unreadable(path, error) from None
     loaded = with_whole_first_layer(loaded)
     if missing := [name for name in needed if name not in loaded]:
         raise UserError(
@@ -71,6 +69,47 @@ def read(path: Path, *needed: str) -> xr.Dataset:
             " give a file of the right stage"
         )
     return loaded
+
+
+def refuse_others(made_from: Sequence[str], paths: Sequence[Path]) -> None:
+    """Refuse files that were made with other settings than those of a job's inputs.
+
+    Args:
+        made_from: A digest for each file, one of all files, or none, if nothing is known of them.
+        paths: The files.
+
+    Raises:
+        UserError: a file has other settings, or none, or is missing.
+    """
+    if not made_from:
+        return
+    digests = [digest(_settings(path)) for path in paths]
+    if len(made_from) == len(paths) > 1:
+        others = [
+            path for path, found, expected in zip(paths, digests, made_from, strict=True) if found != expected
+        ]
+    else:
+        others = [] if made_from == [combined(digests)] or made_from == digests else list(paths)
+    if others:
+        raise UserError(
+            f"{listed([str(path) for path in others], 1)}: not made with the settings of this configuration; remove"
+            " what is from elsewhere, and give the same command again"
+        )
+
+
+def _settings(path: Path) -> str:
+    """The settings with which a file was made, as JSON, or an empty text."""
+    try:
+        with netCDF4.Dataset(path) as file:
+            return str(getattr(file, "settings", ""))
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read as NetCDF ({error})"
+    remedy = f"remake it: rm -f {shlex.quote(str(path.resolve()))}, then give the same command again"
+    return UserError(f"{path} {reason}; {remedy}".replace("\n", " "))
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

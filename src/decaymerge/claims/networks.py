@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from decaymerge import measure, store
 from decaymerge.gradient import SLOPES, Gradient, relative_residual
 from decaymerge.network import activations
 from decaymerge.workflow import layout
-from decaymerge.workflow.jobs import ClaimsJob, format_weight_decay
+from decaymerge.workflow.jobs import ClaimsJob, format_weight_decay, weight_decays
 
 
 class TaskNetworks:
@@ -162,14 +163,20 @@ def read_runs(job: ClaimsJob, results: Path) -> Iterator[Run]:
         UserError: a file of the experiment is missing or damaged.
     """
 
+    def paths(place: str, **wildcards: str) -> list[Path]:
+        common = {"experiment": job.experiment, **wildcards}
+        return [layout.path(results, place, block=block, **common) for block in job.blocks]
+
     def all_seeds(place: str, **wildcards: str) -> xr.Dataset:
-        paths = [
-            layout.path(results, place, experiment=job.experiment, block=block, **wildcards)
-            for block in job.blocks
-        ]
-        files = [store.read(path) for path in paths]
+        files = [store.read(path) for path in paths(place, **wildcards)]
         return xr.concat(files, "seed", data_vars="all", combine_attrs="drop")
 
+    places = [{"place": layout.TASKS, "task": task} for task in job.task_names]
+    places += [
+        {"place": layout.TRAINED, "task": task, "weight_decay": decay}
+        for decay, task in product(weight_decays(job.training), job.task_names)
+    ]
+    store.refuse_others(job.made_from, [path for place in places for path in paths(**place)])
     tasks = [all_seeds(layout.TASKS, task=task) for task in job.task_names]
     for weight_decay in sorted(job.training.weight_decay):
         decay = format_weight_decay(weight_decay)

@@ -83,4 +83,5 @@ def claims_page(
             f"{len(traces or [])} traces were given for {len(job.names)} experiments; give --traces once for each"
         )
     sides = {name: store.read(path, "claim") for name, path in zip(job.names, traces or [], strict=True)}
+    store.refuse_others(job.made_from, traces or [])
     write_claims_page(job, claims.read(verdicts), sides, output, threads)

@@ -87,6 +87,7 @@ def train(
     torch.set_flush_denormal(True)
     job = TrainJob.parse(settings)
     data = store.read(tasks, "inputs", "labels")
+    store.refuse_others(job.made_from, [tasks])
     restart = RestartFile(output, identity_of(job, data), restart_every)
     torch_device = _device(device)
     networks = stage.train(job, data, torch_device, restart)
@@ -113,6 +114,7 @@ def merge(
     job = MergeJob.parse(settings)
     own = [store.read(path, "W1", "loss") for path in networks]
     data = [store.read(path, "inputs") for path in tasks or []]
+    store.refuse_others(job.made_from, [*networks, *(tasks or [])])
     store.write(stage.merge(job, own, data), output, job)
 
 
@@ -136,6 +138,7 @@ def evaluate(
     data = [store.read(path, "inputs", "labels") for path in tasks]
     networks = [store.read(path, "W1", "loss") for path in own]
     merged_networks = None if merged is None else store.read(merged, "W1", "model")
+    store.refuse_others(job.made_from, [*tasks, *own, *([] if merged is None else [merged])])
     torch_device = _device(device)
     evaluation = stage.evaluate(job, data, networks, merged_networks, torch_device)
     store.write(evaluation.assign_attrs(device=_device_name(torch_device)), output, job)
@@ -168,6 +171,7 @@ def hypotheses(
 
     job = HypothesesJob.parse(settings)
     files = [store.read(path, "loss", "test_loss", "largest_output") for path in summaries]
+    store.refuse_others(job.made_from, summaries)
     verdicts = stage.judge(job.same_inputs, files, job.weight_decay)
     store.write_table(verdicts, output)
     print(verdicts.to_string(index=False, float_format="{:.3g}".format))
@@ -194,7 +198,9 @@ def figures(
         raise UserError(
             f"{job.figure} shows {', '.join(job.names)}, but {len(files)} files were given; give one for each"
         )
-    stage.draw(job, [store.read(path, *FIGURES[job.figure].needs) for path in files], output)
+    shown = [store.read(path, *FIGURES[job.figure].needs) for path in files]
+    store.refuse_others(job.made_from, files)
+    stage.draw(job, shown, output)
 
 
 @app.command()

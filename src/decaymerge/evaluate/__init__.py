@@ -4,6 +4,7 @@ Losses and errors are of the training samples, and of the test samples as well.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -210,9 +211,12 @@ def gather(job: GatherJob, results: Path) -> xr.Dataset:
         UserError: an evaluation is missing or damaged.
     """
 
-    def evaluation(merge_set: str, weight_decay: str, block: str) -> xr.Dataset:
+    def path(merge_set: str, weight_decay: str, block: str) -> Path:
         wildcards = {"merge_set": merge_set, "weight_decay": weight_decay, "block": block}
-        return store.read(layout.path(results, layout.EVALUATED, experiment=job.experiment, **wildcards))
+        return layout.path(results, layout.EVALUATED, experiment=job.experiment, **wildcards)
+
+    places = product(job.merge_sets, job.weight_decay, job.blocks)
+    store.refuse_others(job.made_from, [path(*place) for place in places])
 
     def concat(parts: list[xr.Dataset], dim: str | xr.Variable) -> xr.Dataset:
         return xr.concat(parts, dim, join="outer", combine_attrs="drop")
@@ -221,7 +225,7 @@ def gather(job: GatherJob, results: Path) -> xr.Dataset:
     per_merge_set = [
         concat(
             [
-                concat([evaluation(merge_set, value, block) for block in job.blocks], "seed")
+                concat([store.read(path(merge_set, value, block)) for block in job.blocks], "seed")
                 for value in job.weight_decay
             ],
             sweep,

@@ -23,6 +23,9 @@ Names = Annotated[list[str], Field(min_length=1)]
 class Job(Settings):
     """Settings of one job. ``of(config, **wildcards)`` takes them from the configuration."""
 
+    made_from: list[str] = Field(default_factory=list)
+    """Digests of the settings of the files that are read; nothing is compared where there are none."""
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """The job from its JSON.
