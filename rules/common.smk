@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -9,16 +10,16 @@ from snakemake.exceptions import WorkflowError
 
 import decaymerge
 from decaymerge import config as configuration
-from decaymerge.config.base import load
 from decaymerge.config.datasets import FETCHED
 from decaymerge.config.figures import COMPARISONS, Picture
+from decaymerge.config import paths
 from decaymerge.config.merging import asks_for_inputs
 from decaymerge.errors import UserError
 from decaymerge.fetch import model as models
 from decaymerge.workflow import estimates, jobs, labels, layout, origins, preflight, records
 
 # Jobs call `decaymerge` by name, which must work in an environment that is not activated, too.
-shell.prefix(f"export PATH='{Path(sys.executable).parent}':\"$PATH\"; ")
+shell.prefix(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; ')
 
 # The paths start from this file, so that the workflow also runs as a module of another one. They are relative to the
 # working folder, so that a checkout can be moved together with its results.
@@ -27,12 +28,11 @@ PACKAGE = Path(os.path.relpath(decaymerge.__path__[0]))
 RESOURCES = Path(os.environ.get("DECAYMERGE_CACHE") or CHECKOUT / "resources")
 
 try:
-    for file in workflow.configfiles:
-        load(Path(file))  # refuses a key that is given twice; Snakemake would take the last
-    CONFIG = configuration.parse(config)
+    # The files are read once more: Snakemake has merged them, and of a key that is given twice it takes the last.
+    CONFIG = configuration.parse(paths.resolved(config, map(Path, workflow.configfiles)))
     preflight.check(CONFIG, RESOURCES)
     ORIGINS = origins.Origins(CONFIG)
-    if workflow.is_main_process and not workflow.dag_settings.forceall:
+    if workflow.is_main_process:
         records.check(ORIGINS)
 except UserError as error:
     raise WorkflowError(f"the configuration is refused:\n{error}") from None

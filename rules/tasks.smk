@@ -20,4 +20,4 @@ rule tasks:
     message:
         "Make task {wildcards.experiment}/{wildcards.task}, seeds {wildcards.block}"
     shell:
-        "decaymerge tasks {output} {input.data:q} --settings {params.settings:q} > {log} 2>&1"
+        "decaymerge tasks --settings {params.settings:q} -- {output} {input.data:q} > {log} 2>&1"

@@ -268,4 +268,4 @@ def test_a_missing_file_is_told_before_any_job_starts(folder: Path) -> None:
     (folder / "data.npz").unlink()
     dry_run = Workflow(folder, settings_of_a_run()).snakemake("--dry-run")
     assert dry_run.returncode != 0
-    assert "task a needs data.npz, but there is no such file in" in dry_run.stdout + dry_run.stderr
+    assert "task a needs data.npz, and there is no such file" in dry_run.stdout + dry_run.stderr

@@ -1,5 +1,7 @@
 """Files and folders that appear complete or not at all, and that replace nothing but earlier results."""
 
+import errno
+import hashlib
 import mmap
 import os
 import re
@@ -11,10 +13,24 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from decaymerge.errors import UserError
+from decaymerge.errors import UserError, printable
 
 REPLACE_ANYTHING = ContextVar("REPLACE_ANYTHING", default=False)
 """Whether a file that is no result of this project may be replaced: the user has said so."""
+LONGEST_NAME = 80
+"""Bytes of the parts of a temporary's name."""
+ELSEWHERE = "give another place"
+REMEDIES = {
+    errno.EACCES: f"{ELSEWHERE}, or the right to write there",
+    errno.EPERM: f"{ELSEWHERE}, or the right to write there",
+    errno.EROFS: ELSEWHERE,
+    errno.ENOTDIR: f"a file stands where a folder must be: {ELSEWHERE}",
+    errno.EISDIR: "it is a folder: give the name of a file",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EEXIST: f"another command has written it meanwhile: {ELSEWHERE}",
+    errno.ENOTEMPTY: f"another command has written it meanwhile: {ELSEWHERE}",
+}
+"""What to do about errors of the system, other than a disk without room."""
 UMASK = os.umask(0o077)
 os.umask(UMASK)  # the only way to read it
 
@@ -100,13 +116,19 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 def _prefix(path: Path) -> str:
     """Beginning of the name of a temporary, which says who writes it: ``.NAME.HOST-PROCESS.``."""
-    return f".{path.name}.{socket.gethostname()}-{os.getpid()}."
+    return f".{_short(path.name)}.{_short(socket.gethostname())}-{os.getpid()}."
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for others beside it: long ones end with their digest."""
+    encoded = name.encode(errors="surrogateescape")
+    return name if len(encoded) <= LONGEST_NAME else f"{name[:20]}-{hashlib.sha256(encoded).hexdigest()[:16]}"
 
 
 def _remove_leftovers(path: Path) -> None:
     """Remove the temporaries of ``path`` whose writer was a process of this host that is dead."""
     owned = re.compile(
-        rf"\.{re.escape(path.name)}\.{re.escape(socket.gethostname())}-(\d+)\.[a-z0-9_]{{8}}\.tmp"
+        rf"\.{re.escape(_short(path.name))}\.{re.escape(_short(socket.gethostname()))}-(\d+)\.[a-z0-9_]{{8}}\.tmp"
     )
     for entry in os.scandir(path.parent):
         match = owned.fullmatch(entry.name)
@@ -129,12 +151,39 @@ def _is_alive(process: int) -> bool:
 
 
 def _refusal(path: Path, error: Exception) -> UserError:
-    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    folder = existing_parent(path)
+    number = getattr(error, "errno", None)
     free = shutil.disk_usage(folder).free
-    return UserError(
-        f"{path} cannot be written: {error}; {folder} has {free / 1e6:.1f} MB free: make room if it is full,"
-        " then give the same command again"
+    remedy = REMEDIES.get(number or 0) or (
+        f"{folder} has {free / 1e6:.1f} MB free: make room there, then give the same command again"
     )
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return UserError(f"{path} cannot be written: {printable(reason)}; {remedy}")
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder above a path that exists."""
+    return next(folder for folder in path.absolute().parents if folder.is_dir())
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Try, before the work, whether a file or folder can be written there.
+
+    Raises:
+        UserError: it cannot, as its folder is read-only or its name is too long.
+    """
+    folder = existing_parent(path)
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # a file stands where a folder must be, or a name is too long
+        raise _refusal(path, error) from None
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=_prefix(path), suffix=".tmp"):
+            pass
+    except OSError as error:
+        raise _refusal(path, error) from None
 
 
 def refuse_foreign(path: Path) -> None:
@@ -173,7 +222,7 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Sequence[Path]) -> None:
 
     Raises:
         UserError: an output is an input, by any name of it, or an existing file that is no result, or two outputs
-            are in each other's way.
+            are in each other's way, or cannot be written.
     """
     written = dict(outputs)
     for option, path in outputs.items():
@@ -184,6 +233,7 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Sequence[Path]) -> None:
         if path.is_file() and (read := next((file for file in files if file.samefile(path)), None)):
             raise UserError(f"{option} {path} is {read}, which this command reads; give another name")
         refuse_foreign(path)
+        refuse_unwritable(path)
     resolved = {option: path.resolve() for option, path in written.items()}
     for option, path in resolved.items():
         for other, place in resolved.items():

@@ -2,13 +2,37 @@
 
 from collections.abc import Collection
 
+MOST_LINES = 20
+LONGEST_LINE = 1500
+
 
 class UserError(Exception):
     """A setting, a file or a source is not as it must be.
 
-    The message is one line that names the setting or file, its value, what was expected and what to do. The command
-    line prints the message without a traceback and exits with 1.
+    Each line names a setting or file, its value, what was expected and what to do. The command line prints them all
+    without a traceback and exits with 1. Characters that move a terminal's cursor are escaped: names, and texts of
+    other programs' errors, may have some.
+
+    Args:
+        lines: A line for each fault; mostly one.
     """
+
+    def __init__(self, *lines: str) -> None:
+        more = [f"… and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
+        self.lines = [_shortened(printable(line)) for line in lines[:MOST_LINES]] + more
+        super().__init__("\n".join(self.lines))
+
+
+def _shortened(line: str) -> str:
+    """A line without its middle, if it is very long: its end says what to do."""
+    half = LONGEST_LINE // 2
+    return line if len(line) <= LONGEST_LINE else f"{line[:half]} … {line[-half:]}"
+
+
+def reason(error: BaseException) -> str:
+    """The kind of an error, and its text on one line, if it has one."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def printable(text: object) -> str:

@@ -13,8 +13,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from decaymerge.errors import UserError
+from decaymerge.errors import UserError, reason
 
+MOST_JSON_BYTES = 100_000_000
+"""Of a config, or of an index of tensors, which is a hundred bytes for each."""
 MAIN_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -168,11 +170,17 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: the file is not readable as JSON, or holds something else.
     """
     try:
-        document = json.loads(path.read_text())
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")  # a pipe would be waited for
+        if path.stat().st_size > MOST_JSON_BYTES:
+            raise OSError(f"it has {path.stat().st_size / 1e6:.0f} MB, more than any config or index")
+        document = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not readable as JSON ({error}); fetch the checkpoint again") from None
+        raise UserError(
+            f"{path} is not readable as JSON ({reason(error)}); fetch the checkpoint again"
+        ) from None
     if not isinstance(document, dict):
         raise UserError(
             f"{path} holds a {type(document).__name__}, not a mapping; fetch the checkpoint again"

@@ -1,16 +1,20 @@
 """The command line: one command for each stage. A command imports its modules when it runs, to start fast."""
 
 import gc
+import io
 import os
+import signal
 import sys
-from typing import Annotated
+from contextlib import suppress
+from types import FrameType
+from typing import Annotated, NoReturn
 
 import typer
 
 from decaymerge import __version__
 from decaymerge.cli import checkpoints, claims, merge_checkpoints, stages, user
 from decaymerge.cli.arguments import Command
-from decaymerge.errors import UserError
+from decaymerge.errors import UserError, printable
 from decaymerge.provenance import provenance
 
 
@@ -39,8 +43,19 @@ for part in (stages, claims, checkpoints, merge_checkpoints, user):
     app.add_typer(part.app)
 
 
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """End by an exception, so that temporaries are removed."""
+    raise SystemExit(128 + number)
+
+
 def main() -> None:
     """Run the command line. An error that the user can correct is printed as one line, without a traceback."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # with nohup, it is to be ignored
+            signal.signal(number, _stop)
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # λ and ‖ on a terminal that has neither
     gc.set_threshold(200_000)  # imports leave no garbage, and searching for it takes a sixth of the start-up
     try:
         app()
@@ -49,10 +64,15 @@ def main() -> None:
             raise
         # All files are closed and in place. Without this, the interpreter would need another third of a second to
         # unload PyTorch.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            with suppress(BrokenPipeError):
+                stream.flush()
         os._exit(0)
-    except (UserError, OSError) as error:
+    except BrokenPipeError:
+        os._exit(128 + signal.SIGPIPE)  # who read the output has enough of it
+    except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {printable(error)}")
     except MemoryError as error:
-        sys.exit(f"error: not enough memory: {error}")
+        sys.exit(f"error: not enough memory: {printable(error)}")

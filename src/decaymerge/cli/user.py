@@ -63,9 +63,10 @@ def verify(
 def check(path: Annotated[Path, typer.Argument(help="Configuration, YAML.")]) -> None:
     """Check a configuration without running anything; print one line for each wrong setting."""
     from decaymerge import config
+    from decaymerge.config import paths
     from decaymerge.config.base import load
 
-    config.parse(load(path))
+    config.parse(paths.resolved(load(path), [path]))
     print(f"{path} is fine")
 
 

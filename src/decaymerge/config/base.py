@@ -1,6 +1,7 @@
 """The base of all settings: how they are declared, read from YAML, and how a wrong one is described to the user."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, TypeAdapter, ValidationErr
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from decaymerge.errors import UserError
+from decaymerge.errors import UserError, reason
 
 
 def refuse(message: str) -> PydanticCustomError:
@@ -78,7 +79,7 @@ def validate(model: type[Model], raw: object) -> Model:
         return model.model_validate(raw)
     except ValidationError as error:
         lines = dict.fromkeys(_describe(raw, details) for details in error.errors())
-        raise UserError("\n".join(lines)) from None
+        raise UserError(*lines) from None
 
 
 def _describe(raw: Any, details: Any) -> str:
@@ -118,8 +119,36 @@ def _locate(raw: Any, location: Any) -> tuple[list[str], Any]:
     return key, value
 
 
+MOST_BYTES = 10_000_000
+"""Of a configuration."""
+MOST_NODES = 1_000_000
+"""Of a configuration, where each alias counts as what it stands for."""
+OLD_NUMBER = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+"""Numbers that YAML 1.1 reads in base 8 or 60."""
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML in which a mapping has each key once."""
+    """YAML in which a mapping has each key once, and a number means what it says."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        """Refuse aliases of aliases that stand for more than memory holds."""
+        node = super().get_single_node()
+        if node is not None and _size(node, {}) > MOST_NODES:
+            raise yaml.YAMLError("its aliases stand for more than a million values; write them out")
+        return node
+
+    def construct_scalar(self, node: Any) -> Any:
+        """Refuse a number such as 0777, which is 511 in YAML 1.1, or 1:30, which is 90."""
+        if node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float") and OLD_NUMBER.fullmatch(
+            node.value
+        ):
+            raise yaml.MarkedYAMLError(
+                None,
+                None,
+                f"{node.value} is in base 8 or 60; write it in base 10, or in quotes",
+                node.start_mark,
+            )
+        return super().construct_scalar(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Refuse a second value for a key, which YAML's own loader takes silently."""
@@ -130,16 +159,33 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values below a node; one that several aliases name counts each time."""
+    if id(node) not in known:
+        known[id(node)] = MOST_NODES  # of one that holds itself
+        parts = (
+            [part for pair in node.value for part in pair]
+            if isinstance(node, yaml.MappingNode)
+            else node.value
+        )
+        known[id(node)] = 1 + (0 if isinstance(parts, str) else sum(_size(part, known) for part in parts))
+    return known[id(node)]
+
+
 def load(path: Path) -> object:
     """Content of a YAML file, before any check.
 
     Raises:
-        UserError: the file cannot be read, or a mapping gives a key twice.
+        UserError: the file cannot be read, is too large for a configuration, or a mapping gives a key twice.
     """
     try:
-        return yaml.load(path.read_text(), _Loader)
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")  # a pipe would be waited for
+        if path.stat().st_size > MOST_BYTES:
+            raise OSError(f"it has {path.stat().st_size / 1e6:.0f} MB, which is too much for a configuration")
+        return yaml.load(path.read_text("utf-8"), _Loader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} cannot be read: {reason(error)}") from None
 
 
 def parse_bytes(setting: str, text: str) -> int:

@@ -146,7 +146,7 @@ class FileTask(UserTask):
 
     dataset: Literal["file"]
     path: Annotated[str, Field(pattern=r"^[^{}]+\.(npz|nc)$")]
-    """NumPy's ``.npz``, or NetCDF (``.nc``); relative to the folder that the run works in."""
+    """NumPy's ``.npz``, or NetCDF (``.nc``); relative to the configuration's file."""
     test_samples: Annotated[Whole, Field(ge=0, le=10**6)] | None = None
     """Test samples of one task, drawn for each seed from the file's: as many as ``samples``, or all, if left out;
     none for 0, and from a file without test data."""
@@ -167,7 +167,7 @@ class FunctionTask(UserTask):
     """Test samples that the function is to return: as many as ``samples`` if left out. It is told their number if
     it has a parameter ``test_samples``. None for 0, and from a function that returns inputs and labels alone."""
     function: Annotated[str, Field(pattern=r"^[^{}]+\.py:[A-Za-z_]\w*$")]
-    """``file.py:name``; the file is relative to the folder that the run works in. ``rng`` is a
+    """``file.py:name``; the file is relative to the configuration's. ``rng`` is a
     ``numpy.random.Generator`` of this task and seed alone."""
     arguments: dict[str, str | bool | int | float] = Field(default_factory=dict)
     """Further arguments by name."""

@@ -18,6 +18,7 @@ from decaymerge.checkpoint.model_class import without_quantisation
 from decaymerge.checkpoint.reader import save_tensors
 from decaymerge.config.merging import asks_for_inputs
 from decaymerge.errors import UserError
+from decaymerge.low_rank import dense
 from decaymerge.merge import apply
 from decaymerge.merge_checkpoints import Sources, record, stored_bytes, type_name
 from decaymerge.merge_checkpoints.configs import different_meanings, different_tokenizers
@@ -40,7 +41,13 @@ def merged_tensor(sources: Sources, job: CheckpointsJob, tensor: str) -> Tensor:
     if info.dtype is None:
         return sources.first.read([tensor])[0].contiguous().clone()
     total, base = merged_change(sources, job, tensor)
-    weight: Tensor = (total if base is None else base + total).to(info.dtype).contiguous()
+    wide: Tensor = dense(total) if base is None else base + total
+    weight = wide.to(info.dtype).contiguous()
+    if wide.any() and not weight.any():
+        raise UserError(
+            f"{tensor}: the merged numbers are all too small for {type_name(info.dtype)}; give a larger"
+            f" --coefficient, or store {sources.names[0]} in a wider type"
+        )
     if not weight.isfinite().all():
         raise UserError(
             f"{tensor}: the merged numbers are too large for {type_name(info.dtype)}; give a smaller --coefficient,"

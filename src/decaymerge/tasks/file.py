@@ -10,10 +10,14 @@ import numpy as np
 import xarray as xr
 
 from decaymerge.config.datasets import FileTask
-from decaymerge.errors import UserError
+from decaymerge.errors import UserError, reason
+from decaymerge.sizes import check_size
 from decaymerge.tasks import Data, Samples
 from decaymerge.tasks.user import checked_arrays, normalise_and_pad, single_file
 from decaymerge.workflow.jobs import TasksJob
+
+DAMAGED = (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, TypeError, KeyError)
+"""What NumPy, zip and NetCDF raise for files that they cannot read."""
 
 
 def draw(
@@ -35,6 +39,11 @@ def draw(
     path = single_file(files, settings)
     training, test = read(path)
     training = _subset(rng, training, settings.samples, "samples", path)
+    if len(np.unique(training[1])) == 1 < settings.samples:
+        raise UserError(
+            f"samples: {settings.samples}, and all that were drawn from {path} have the same label; draw more, or"
+            " give a file in which both labels are frequent"
+        )
     if test is not None:
         available = min(settings.test_size, len(test[0]))
         count = available if settings.test_samples is None else settings.test_samples
@@ -53,6 +62,13 @@ def _subset(rng: np.random.Generator, samples: Samples, count: int, setting: str
     return inputs[rows], labels[rows]
 
 
+def _samples_first(array: xr.DataArray) -> xr.DataArray:
+    """An array with its dimensions in the order (sample, feature), if they have these names."""
+    first = [dim for dim in array.dims if dim in ("sample", "test_sample")]
+    last = [dim for dim in array.dims if dim == "feature"]
+    return array.transpose(*first, *last) if len(first) + len(last) == array.ndim else array
+
+
 @cache
 def read(path: Path) -> Data:
     """The arrays ``inputs`` (sample, feature) and ``labels`` ±1 (sample) of an ``.npz`` or NetCDF file.
@@ -64,14 +80,18 @@ def read(path: Path) -> Data:
     """
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+            with zipfile.ZipFile(path) as archive:
+                check_size(str(path), path.stat().st_size, sum(part.file_size for part in archive.infolist()))
+            with np.load(path, allow_pickle=False) as loaded:
+                arrays = {name: loaded[name] for name in loaded.files}
         else:
             with xr.open_dataset(path, engine="netcdf4") as data:
-                arrays = {str(name): data[name].values for name in data.variables}
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read as .npz or NetCDF: {reason}; write the file again") from None
+                check_size(str(path), path.stat().st_size, data.nbytes)
+                arrays = {str(name): _samples_first(data[name]).values for name in data.variables}
+    except (*DAMAGED, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"{path} cannot be read as .npz or NetCDF: {reason(error)}; write the file again"
+        ) from None
     names = ["inputs", "labels"]
     if "test_inputs" in arrays or "test_labels" in arrays:
         names += ["test_inputs", "test_labels"]

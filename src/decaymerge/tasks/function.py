@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable, Sequence
+from contextlib import chdir
 from functools import cache
 from inspect import signature
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from decaymerge.config.datasets import FunctionTask
-from decaymerge.errors import UserError
+from decaymerge.errors import UserError, reason
 from decaymerge.tasks import Data, Samples
 from decaymerge.tasks.user import checked_arrays, normalise_and_pad, single_file
 from decaymerge.workflow.jobs import TasksJob
@@ -40,9 +41,10 @@ def draw(
         told = (
             {"test_samples": settings.test_size} if "test_samples" in signature(function).parameters else {}
         )
-        arrays = function(rng, settings.samples, **(told | settings.arguments))
+        with chdir(Path.cwd()):  # a function that works in another folder leaves this one as it is
+            arrays = function(rng, settings.samples, **(told | settings.arguments))
     except (Exception, SystemExit) as error:  # the user's code can raise anything
-        raise UserError(f"{source} raised {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise UserError(f"{source} raised {reason(error)}") from error
     if not isinstance(arrays, tuple) or len(arrays) not in (2, 4):
         kind = f"a tuple of {len(arrays)}" if isinstance(arrays, tuple) else type(arrays).__name__
         raise UserError(
@@ -76,9 +78,10 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
     assert spec is not None and spec.loader is not None  # the settings allow only .py
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        with chdir(Path.cwd()):
+            spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # the user's code can raise anything, or exit
-        raise UserError(f"{path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: {reason(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]

@@ -51,6 +51,10 @@ def checked_arrays(arrays: Sequence[Any], source: str) -> Data:
 def _numbers(arrays: Sequence[Any], source: str, prefix: str = "") -> tuple[np.ndarray, np.ndarray]:
     """Inputs (sample, feature) in float64 and labels (sample) as they are, of finite numbers."""
     names = f"{prefix}inputs", f"{prefix}labels"
+    if any(isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array) for array in arrays):
+        raise UserError(
+            f"{source}: {' or '.join(names)} have masked entries; remove these samples, or fill them in"
+        )
     try:
         inputs, labels = map(np.asarray, arrays)
     except (ValueError, TypeError, RuntimeError) as error:  # ragged lists, or tensors that require gradients

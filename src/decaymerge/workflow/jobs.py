@@ -17,6 +17,8 @@ from decaymerge.config.merging import MergeSettings, named_coefficients
 from decaymerge.config.numbers import Loss, PositiveNumber, Size, WeightDecay, shortest
 from decaymerge.errors import UserError
 
+MOST_SEEDS = 100_000
+"""Of one job."""
 Names = Annotated[list[str], Field(min_length=1)]
 
 
@@ -285,4 +287,6 @@ def seed_blocks(experiment: Experiment) -> list[str]:
 def seeds_of(block: str) -> list[int]:
     """Seeds of a block named by ``seed_blocks``."""
     first, last = map(int, block.split("-"))
+    if last - first >= MOST_SEEDS:
+        raise UserError(f"the block of seeds {block} has more than {MOST_SEEDS}; give smaller ones")
     return list(range(first, last + 1))

@@ -22,8 +22,8 @@ def check(config: Config, resources: Path) -> None:
         for task, settings in experiment.named_tasks.items():
             if isinstance(settings, UserTask) and not Path(settings.file).is_file():
                 raise UserError(
-                    f"experiments.{name}: task {task} needs {settings.file}, but there is no such file in"
-                    f" {Path.cwd()}; give an absolute path, or one relative to that folder"
+                    f"experiments.{name}: task {task} needs {settings.file}, and there is no such file; a path"
+                    " starts from the configuration that names it"
                 )
     for name, model in config.scan.models.items():
         if not model.sources[0].startswith("path:"):

@@ -51,8 +51,8 @@ def check(origins: Origins) -> None:
         path, difference = stale[0]
         others = f", and {len(stale) - 1} more files like it" if len(stale) > 1 else ""
         raise UserError(
-            f"{path} was made with {difference}, and .snakemake has no record of it{others}: remove the folder"
-            f" {path.parents[0]}, or give --forceall to make everything again"
+            f"{path} was made with {difference}, and .snakemake has no record of it{others}: put .snakemake back,"
+            " remove the folder results, or give these settings another --directory"
         )
 
 
