@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: default smoke paper beyond inputs sensitivity report docs test test-all slurm-test fault-test browser check \
+.PHONY: default smoke paper beyond inputs sensitivity report docs test test-all slurm-test input-test fault-test browser check \
 	check-paper bench lint format lock schema clean
 
 snakemake_in := $(BIN)/python -m decaymerge.workflow.run
@@ -55,6 +55,10 @@ test: $(INSTALLED) browser
 
 test-all: $(INSTALLED) browser
 	$(parallel) -m "$(NOT_HERE)" $(ARGS)
+
+# Bad inputs by family; `make test` runs them as well.
+input-test: $(INSTALLED)
+	$(parallel) -m inputs $(ARGS)
 
 # Ten kills of Snakemake and ten of a job, each at a random moment of a smoke run of its own; most of an hour.
 fault-test: $(INSTALLED)

@@ -25,6 +25,14 @@ include: "rules/figures.smk"
 include: "rules/overview.smk"
 
 
+onstart:
+    if workflow.local_exec:  # a cluster's scheduler knows its nodes
+        try:
+            preflight.check_memory(workflow.dag.needrun_jobs())
+        except UserError as error:
+            raise WorkflowError(f"nothing is started: {error}") from None
+
+
 rule all:
     default_target: True
     input:

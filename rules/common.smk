@@ -25,7 +25,7 @@ shell.prefix(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PAT
 # working folder, so that a checkout can be moved together with its results.
 CHECKOUT = Path(os.path.relpath(workflow.current_basedir.get_path_or_uri(secret_free=True))).parent
 PACKAGE = Path(os.path.relpath(decaymerge.__path__[0]))
-RESOURCES = Path(os.environ.get("DECAYMERGE_CACHE") or CHECKOUT / "resources")
+RESOURCES = Path(os.environ.get("DECAYMERGE_CACHE") or CHECKOUT / "resources").expanduser()
 
 try:
     # The files are read once more: Snakemake has merged them, and of a key that is given twice it takes the last.

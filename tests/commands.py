@@ -46,7 +46,8 @@ def decaymerge(*arguments: object) -> subprocess.CompletedProcess[str]:
     with (
         mock.patch.object(sys, "argv", command),
         mock.patch.dict(os.environ),
-        mock.patch.object(cli, "os", SimpleNamespace(_exit=sys.exit)),  # this process goes on
+        # this process goes on
+        mock.patch.object(cli, "os", SimpleNamespace(_exit=sys.exit, environ=os.environ, devnull=os.devnull)),
         contextlib.redirect_stdout(stdout),
         contextlib.redirect_stderr(stderr),
     ):

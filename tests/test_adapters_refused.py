@@ -11,6 +11,7 @@ from builders_adapters import adapter, base, edit_config, edit_tensors
 from commands import decaymerge
 from decaymerge.cli.merge_checkpoints import merge_checkpoints
 from decaymerge.errors import UserError
+from refusals import assert_refused
 
 
 def rename_base(folder: Path, name: str) -> None:
@@ -113,16 +114,15 @@ def bert_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.inputs
 @pytest.mark.parametrize("kind", REFUSED)
 def test_refused(kind: str, bert_pair: Path, tmp_path: Path) -> None:
     break_it, expected = REFUSED[kind]
     for name in "ab":
         shutil.copytree(bert_pair / name, tmp_path / name)
     break_it(tmp_path / "b")
-    answer = decaymerge("merge-checkpoints", tmp_path / "a", tmp_path / "b", "--output", tmp_path / "out")
-    assert answer.returncode == 1 and answer.stderr.startswith("error: ") and answer.stderr.count("\n") == 1
-    assert expected in answer.stderr, answer.stderr
-    assert not (tmp_path / "out").exists()
+    arguments = ("merge-checkpoints", tmp_path / "a", tmp_path / "b", "--output", tmp_path / "out")
+    assert_refused(lambda: decaymerge(*arguments), tmp_path, expected)
 
 
 def test_options_of_adapters_are_checked(bert_pair: Path, tmp_path: Path) -> None:

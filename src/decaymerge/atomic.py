@@ -230,10 +230,10 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Sequence[Path]) -> None:
             written[f"{option}, whose picture is also"] = path.with_suffix(".png")
     files = [path for path in inputs if path.is_file()]
     for option, path in written.items():
+        refuse_unwritable(path)
         if path.is_file() and (read := next((file for file in files if file.samefile(path)), None)):
             raise UserError(f"{option} {path} is {read}, which this command reads; give another name")
         refuse_foreign(path)
-        refuse_unwritable(path)
     resolved = {option: path.resolve() for option, path in written.items()}
     for option, path in resolved.items():
         for other, place in resolved.items():

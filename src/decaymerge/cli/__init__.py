@@ -14,7 +14,7 @@ import typer
 from decaymerge import __version__
 from decaymerge.cli import checkpoints, claims, merge_checkpoints, stages, user
 from decaymerge.cli.arguments import Command
-from decaymerge.errors import UserError, printable
+from decaymerge.errors import UserError
 from decaymerge.provenance import provenance
 
 
@@ -53,6 +53,8 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # with nohup, it is to be ignored
             signal.signal(number, _stop)
+    # A notebook's backend, or the user's style, would draw other pictures, or none.
+    os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
     for stream in filter(None, (sys.stdout, sys.stderr)):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # λ and ‖ on a terminal that has neither
@@ -73,6 +75,6 @@ def main() -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {printable(error)}")
+        sys.exit(f"error: {UserError(str(error))}")
     except MemoryError as error:
-        sys.exit(f"error: not enough memory: {printable(error)}")
+        sys.exit(f"error: {UserError(f'not enough memory: {error}')}")

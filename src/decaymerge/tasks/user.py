@@ -90,6 +90,8 @@ def single_file(files: Sequence[Path], settings: FileTask | FunctionTask) -> Pat
         raise UserError(
             f"dataset: {settings.dataset} needs one file, {settings.file}, but {len(files)} were given"
         )
+    if not files[0].is_file():  # a pipe would be waited for
+        raise UserError(f"{files[0]} is no file; give the file that {settings.file} names")
     return files[0]
 
 
