@@ -444,7 +444,7 @@ def test_experts_by_the_names_under_which_they_are_stored(tmp_path: Path) -> Non
     modules = {f"model.layers.0.block_sparse_moe.{name}": 0.0 for name in ("gate", "experts.0.w1")}
     expected: dict[str, Any] = dict(modules)
     for name in "ab":
-        factors = {}
+        factors: dict[str, Tensor] = {}
         for module in modules:
             rows, columns = before[f"{module}.weight"].shape
             first, second = torch.randn(4, columns), torch.randn(rows, 4)

@@ -47,6 +47,12 @@ def data(folder: Path, name: str = "data.npz", samples: int = 20, **arrays: Any)
     return ["tasks", "--settings", settings(task), "--", folder / "out.nc", folder / name]
 
 
+def named(folder: Path, arrays: dict[str, Any]) -> list[object]:
+    """The same of arrays with any names."""
+    np.savez(folder / "data.npz", **arrays)
+    return data(folder)
+
+
 def settings(task: dict[str, Any]) -> str:
     place = {"experiment": "x", "task": "a", "seeds": [0], "index": 0, "task_count": 2}
     return json.dumps(place | {"data": task})
@@ -72,30 +78,25 @@ def archive(folder: Path, name: str = "data.npz", zeros: int = 0, method: int = 
             part.write(bytes(10**7))
 
 
-def patched(path: Path, at: bytes, change: Callable[[bytearray, int], None]) -> None:
-    """Change the bytes after each place where some stand."""
+def with_field(path: Path, offsets: dict[bytes, int], value: int) -> None:
+    """Set a byte in the headers of all members of a zip, at an offset from each mark."""
     content = bytearray(path.read_bytes())
-    place = content.find(at)
-    while place >= 0:
-        change(content, place)
-        place = content.find(at, place + 4)
+    for mark, offset in offsets.items():
+        place = content.find(mark)
+        while place >= 0:
+            content[place + offset] = value
+            place = content.find(mark, place + 4)
     path.write_bytes(content)
 
 
 def encrypted(folder: Path) -> None:
-    """Set the bit that says so, in both headers of each member."""
-    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        patched(
-            folder / "data.npz", mark, lambda content, place, by=offset: content.__setitem__(place + by, 1)
-        )  # type: ignore[misc]
+    """Set the bit that says so."""
+    with_field(folder / "data.npz", {b"PK\x03\x04": 6, b"PK\x01\x02": 8}, 1)
 
 
 def unknown_method(folder: Path) -> None:
     """Compression that Python does not have."""
-    for mark, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
-        patched(
-            folder / "data.npz", mark, lambda content, place, by=offset: content.__setitem__(place + by, 99)
-        )  # type: ignore[misc]
+    with_field(folder / "data.npz", {b"PK\x03\x04": 8, b"PK\x01\x02": 10}, 99)
 
 
 DATA: dict[str, Case] = {
@@ -139,11 +140,11 @@ DATA: dict[str, Case] = {
     "no samples": (lambda f: data(f, inputs=np.ones((0, 2)), labels=np.ones(0)), "labels must be binary"),
     "NaN in the labels": (lambda f: data(f, labels=np.r_[np.nan, np.ones(49)]), "labels hold nan or inf"),
     "names of control characters": (
-        lambda f: data(f, **{"\x1b[2J\nerror: x": np.ones(1)}, labels=np.ones((50, 2))),
+        lambda f: named(f, {"\x1b[2J\nerror: x": np.ones(1), **ARRAYS, "labels": np.ones((50, 2))}),
         "have the shapes",
     ),
     "an array named by control characters": (
-        lambda f: (np.savez(f / "data.npz", **{"in\x1b[2J\nputs": np.ones(1)}), data(f))[1],
+        lambda f: named(f, {"in\x1b[2J\nputs": np.ones(1)}),
         r"it holds: in\x1b[2J\nputs",
     ),
     "a masked NetCDF": (
@@ -369,6 +370,17 @@ def test_thousands_of_faults_are_twenty_lines(tmp_path: Path) -> None:
     )
 
 
+TRAIN = json.dumps(
+    {
+        "experiment": "x",
+        "task": "a",
+        "weight_decay": 0.0,
+        "network": {"hidden": [4]},
+        "step_size": 1.0,
+        "steps": 5,
+        "kept_steps": 3,
+    }
+)
 JOBS: dict[str, Case] = {
     "settings that are no JSON": (lambda f: ["tasks", "--settings", "{", "--", f / "out.nc"], "--settings"),
     "settings of another job": (lambda f: ["tasks", "--settings", "{}", "--", f / "out.nc"], "--settings"),
@@ -406,17 +418,6 @@ JOBS: dict[str, Case] = {
         "",
     ),
 }
-TRAIN = json.dumps(
-    {
-        "experiment": "x",
-        "task": "a",
-        "weight_decay": 0.0,
-        "network": {"hidden": [4]},
-        "step_size": 1.0,
-        "steps": 5,
-        "kept_steps": 3,
-    }
-)
 
 
 @pytest.mark.parametrize("kind", DATA)

@@ -23,6 +23,7 @@ from decaymerge.config.scan import ScanModel
 from decaymerge.errors import UserError
 from decaymerge.fetch import hub as hub_module
 from decaymerge.fetch import model as models
+from refusals import assert_refused
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -33,6 +34,8 @@ class Hub(BaseHTTPRequestHandler):
     files: dict[str, bytes]
     corrupt = False
     silent_files = False
+    behaviour = ""
+    """Of the answer for weights."""
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -59,6 +62,9 @@ class Hub(BaseHTTPRequestHandler):
             if self.silent_files:
                 time.sleep(60)
             data = self.files[name]
+            if self.behaviour and name.endswith("safetensors") and self.command == "GET":
+                self._misbehave(data)
+                return
             etag = hashlib.sha256(data).hexdigest()
             data = data[:-1] + b"?" if self.corrupt and name.endswith("safetensors") else data
             self._answer(data, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
@@ -67,6 +73,36 @@ class Hub(BaseHTTPRequestHandler):
             self.send_header("X-Error-Code", "RepoNotFound")
             self.send_header("Content-Length", "0")
             self.end_headers()
+
+    def _misbehave(self, data: bytes) -> None:
+        if self.behaviour.isdigit():
+            self.send_response(int(self.behaviour))
+            self.send_header("Retry-After", "1")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if self.behaviour == "redirects for ever":
+            self.send_response(302)
+            self.send_header("Location", self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        pieces = {"slow": (20_000, 0.1), "drips": (1, 0.3), "truncates": (len(data) // 2, 0)}
+        size, pause = pieces[self.behaviour]
+        for first in range(0, len(data), size):
+            try:
+                self.wfile.write(data[first : first + size])
+                self.wfile.flush()
+            except OSError:
+                return
+            if self.behaviour == "truncates":
+                return
+            time.sleep(pause)
 
     def _answer(self, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(200)
@@ -212,10 +248,52 @@ def test_hub_that_does_not_answer_ends_within_30_seconds(kind: str, hub: Any, tm
     assert "give it as source: path:FOLDER" in answer.stderr
 
 
+@pytest.mark.usefixtures("endpoint")
+def test_a_slow_line_is_waited_for(hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 kB/s, which take longer than the silence that is allowed."""
+    monkeypatch.setattr(hub_module, "SILENCE_SECONDS", 2)
+    handler, _ = hub
+    handler.files = handler.files | {"model.safetensors": bytes(1_000_000)}
+    handler.behaviour = "slow"
+    start = time.monotonic()
+    answer = fetch("hub:org/tiny", tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert time.monotonic() - start > 2 * 2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("endpoint")
+@pytest.mark.parametrize(
+    ("behaviour", "expected"),
+    [
+        ("drips", "less than 20 kB in 5 s"),
+        ("truncates", ""),
+        ("429", "Rate limited"),
+        ("500", "500"),
+        ("503", "503"),
+        ("redirects for ever", "redirect"),
+    ],
+)
+def test_a_hub_that_misbehaves(
+    behaviour: str, expected: str, hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "SILENCE_SECONDS", 5)
+    hub[0].files = hub[0].files | {"model.safetensors": bytes(100_000)}
+    hub[0].behaviour = behaviour
+    start = time.monotonic()
+    assert_refused(
+        lambda: fetch("hub:org/tiny", tmp_path),
+        tmp_path,
+        "cannot get model.safetensors from the hub",
+        expected,
+    )
+    assert time.monotonic() - start < 30
+
+
 def test_a_call_without_an_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_module, "SILENCE_SECONDS", 0.1)
     waiting = threading.Event()
-    with pytest.raises(UserError, match=r"cannot get x from the hub \(TimeoutError: no answer for"):
+    with pytest.raises(UserError, match=r"cannot get x from the hub \(TimeoutError: less than 20 kB in"):
         hub_module._hub_answer(waiting.wait, "hub:org/tiny", "x", tmp_path)
     waiting.set()
 

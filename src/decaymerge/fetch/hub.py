@@ -122,7 +122,7 @@ def _hub_answer(call: Callable[[], Any], source: str, content: str, scratch: Pat
     for _ in range(ATTEMPTS):
         outcome: dict[str, Any] = {}
         thread = threading.Thread(target=_run, args=(call, outcome), daemon=True)
-        with _last_warning() as warnings:
+        with _last_warning(thread) as warnings:
             thread.start()
             size, since = 0, time.monotonic()
             while thread.is_alive() and time.monotonic() - since < SILENCE_SECONDS:
@@ -144,18 +144,22 @@ def _hub_answer(call: Callable[[], Any], source: str, content: str, scratch: Pat
 
 
 class _LastWarning(logging.Handler):
-    """Keeps the last warning of the hub's client, which says why it waits and tries again."""
+    """Keeps the last warning of the hub's client in a thread, which says why it waits and tries again."""
 
-    text = ""
+    def __init__(self, thread: threading.Thread) -> None:
+        super().__init__(logging.WARNING)
+        self.thread, self.text = thread, ""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep it."""
+        if record.thread != self.thread.ident:  # a call that was given up goes on
+            return
         self.text = f"; {' '.join(record.getMessage().split())}"
 
 
 @contextmanager
-def _last_warning() -> Iterator[_LastWarning]:
-    handler, logger = _LastWarning(logging.WARNING), logging.getLogger("huggingface_hub")
+def _last_warning(thread: threading.Thread) -> Iterator[_LastWarning]:
+    handler, logger = _LastWarning(thread), logging.getLogger("huggingface_hub")
     logger.addHandler(handler)
     try:
         yield handler
