@@ -227,7 +227,7 @@ def test_full_disk_is_one_line(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert answer.returncode == 1 and "Traceback" not in answer.stderr
     last = answer.stderr.splitlines()[-1]
-    assert last.startswith(f"error: {tmp_path}/out cannot be written: ") and "make room if it is full" in last
+    assert last.startswith(f"error: {tmp_path}/out cannot be written: ") and "make room there" in last
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 

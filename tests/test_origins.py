@@ -80,9 +80,7 @@ def test_another_experiments_file_is_refused_where_it_is_read(stage: str, copied
     shutil.copyfile(*paths)
     os.utime(paths[1], ns=(date, date))
     assert "Nothing to be done" in copied.dry_run()
-    done = copied.snakemake(
-        "--forcerun", stage, "--allowed-rules", stage, "--", "results/independent/summary.nc"
-    )
+    done = copied.snakemake("--forcerun", stage, "--", "results/independent/summary.nc")
     text = done.stdout + done.stderr
     assert done.returncode == 1
     logs = [

@@ -49,7 +49,7 @@ def test_a_missing_file_of_the_user(task: dict[str, Any], file: str, tmp_path: P
     (tmp_path / "there.npz").touch()
     message = refusal_of(settings)
     assert message.startswith(f"experiments.mine: task b needs {file}, and there is no such file")
-    assert "give an absolute path" in message
+    assert message.endswith("a path starts from the configuration that names it")
     (tmp_path / file).touch()
     preflight.check(settings, RESOURCES)
 

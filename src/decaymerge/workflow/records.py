@@ -87,7 +87,9 @@ def _difference(path: Path, job: Job) -> str:
     try:
         with netCDF4.Dataset(path) as file:
             made_with = json.loads(file.settings)
-    except (OSError, AttributeError, ValueError):
+    except OSError:
+        return ""  # it is damaged, which the job that reads it will say
+    except (AttributeError, ValueError):
         return "settings that cannot be read"
     was, now = dict(_flat(made_with)), dict(_flat(job.model_dump(mode="json")))
     key = next((key for key in [*now, *was] if was.get(key) != now.get(key)), None)
