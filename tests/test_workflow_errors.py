@@ -36,3 +36,17 @@ def test_job_of_a_diverging_step_size_shows_its_error(tmp_path: Path) -> None:
     message = "training diverged: experiment mine, task a, weight_decay 0.1, seed 0, step"
     assert message in done.stdout + done.stderr
     assert not (tmp_path / target).exists()
+
+
+def test_a_job_larger_than_the_machine_is_refused_before_the_first(tmp_path: Path) -> None:
+    config = smoke_config()
+    config["experiments"]["independent"]["network"]["hidden"] = [200_000, 200_000]
+    done = Workflow(tmp_path, config).snakemake("results/independent/summary.nc")
+    text = done.stdout + done.stderr
+    assert (
+        done.returncode == 1
+        and "nothing is started: " in text
+        and "GB of memory, and this machine has" in text
+    )
+    assert "experiment independent" in text and "make network.hidden" in text
+    assert not (tmp_path / "results").exists()

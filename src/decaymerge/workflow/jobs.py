@@ -240,6 +240,14 @@ class ScanJob(Job):
     tolerance: PositiveNumber
     spectrum: bool
 
+    @classmethod
+    def of(cls, config: Config, model: str) -> Self:
+        """One model."""
+        scanned, scan = config.scan.models[model], config.scan
+        return cls(
+            source=scanned.sources, path=scanned.path, tolerance=scan.tolerance, spectrum=scan.spectrum
+        )
+
 
 class AdapterScanJob(Job):
     """Scan of a LoRA adapter beside its base."""

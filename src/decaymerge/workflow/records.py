@@ -10,6 +10,7 @@ from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from decaymerge.config import Config
 from decaymerge.errors import UserError
 from decaymerge.workflow import layout
 from decaymerge.workflow.jobs import (
@@ -18,6 +19,7 @@ from decaymerge.workflow.jobs import (
     GatherJob,
     Job,
     MergeJob,
+    ScanJob,
     TasksJob,
     TrainJob,
     seed_blocks,
@@ -33,6 +35,7 @@ PLACES: dict[str, type[Job]] = {
     layout.EVALUATED: EvaluateJob,
     layout.SUMMARY: GatherJob,
     layout.CLAIMS: ClaimsJob,
+    layout.SCAN: ScanJob,
 }
 NAME_MAX = 255
 """Bytes of the name of a file."""
@@ -60,17 +63,19 @@ def _unrecorded(origins: Origins) -> Iterator[tuple[Path, Job]]:
     """Files of this configuration without a record, each with its job as it would be now."""
     for place, kind in PLACES.items():
         for path, wildcards in layout.find(Path("results"), place):
-            experiment = origins.config.experiments.get(wildcards["experiment"])
-            if experiment is None or is_recorded(str(path)):
-                continue
-            known: dict[str, Container[str]] = {
-                "task": experiment.named_tasks,
-                "merge_set": experiment.merge_sets,
-                "weight_decay": weight_decays(experiment.training),
-                "block": seed_blocks(experiment),
-            }
-            if all(value in known[name] for name, value in wildcards.items() if name in known):
+            known = _known(origins.config, wildcards.get("experiment", ""))
+            if all(value in known[name] for name, value in wildcards.items()) and not is_recorded(str(path)):
                 yield path, origins.job(kind, **wildcards)
+
+
+def _known(config: Config, name: str) -> dict[str, Container[str]]:
+    """Values of the wildcards in the files of an experiment, and in those of scans."""
+    known: dict[str, Container[str]] = {"experiment": config.experiments, "model": config.scan.models}
+    if name in config.experiments:
+        experiment = config.experiments[name]
+        known |= {"task": experiment.named_tasks, "merge_set": experiment.merge_sets}
+        known |= {"weight_decay": weight_decays(experiment.training), "block": seed_blocks(experiment)}
+    return known
 
 
 def is_recorded(path: str) -> bool:

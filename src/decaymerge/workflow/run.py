@@ -10,6 +10,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from decaymerge.config.base import load
+from decaymerge.errors import UserError
+
 IN_USE = 75  # EX_TEMPFAIL of sysexits.h
 
 
@@ -22,6 +25,10 @@ def run(folder: Path, config: str, arguments: list[str]) -> None:
     except Timeout:
         print(f"make: another run is working in {folder}; wait for it or stop it", file=sys.stderr)
         sys.exit(IN_USE)
+    try:
+        load(Path(config))  # Snakemake would follow aliases of aliases until the memory is full
+    except UserError as error:
+        sys.exit(f"make: {error}")
     place = ["--configfile", config, "--directory", str(folder)]
     if any((folder / ".snakemake/locks").glob("*")):
         unlock = [sys.executable, "-m", "snakemake", *place, "--unlock", "--quiet"]
