@@ -1,5 +1,8 @@
 """What the workflow says of what it is not able to do."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +53,27 @@ def test_a_job_larger_than_the_machine_is_refused_before_the_first(tmp_path: Pat
     )
     assert "experiment independent" in text and "make network.hidden" in text
     assert not (tmp_path / "results").exists()
+
+
+def test_an_environment_below_a_quote(tmp_path: Path) -> None:
+    """The jobs find the command although the path has a space and an apostrophe."""
+    link = tmp_path / "it's here"
+    link.symlink_to(sys.prefix)
+    workflow = Workflow(tmp_path / "run", smoke_config())
+    workflow.folder.mkdir()
+    target = "results/independent/tasks/a/seeds=0-1.nc"
+    command = [
+        str(link / "bin/python"),
+        "-m",
+        "snakemake",
+        *workflow._arguments("--cores", "1", "--", target),
+    ]
+    path = ":".join(
+        place for place in os.environ["PATH"].split(":") if not (Path(place) / "decaymerge").exists()
+    )
+    environment = workflow.server.environment() | {"PATH": path}
+    done = subprocess.run(
+        command, cwd=workflow.folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (workflow.folder / target).is_file()
