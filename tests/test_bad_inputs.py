@@ -126,7 +126,7 @@ DATA: dict[str, Case] = {
         lambda f: data(
             f, samples=2, labels=np.r_[np.zeros(49), 1], inputs=np.random.default_rng(0).random((50, 2))
         ),
-        "samples: 2, and all that were drawn from",
+        "samples: 2, and all that were drawn for task a at seed 0 have the same label",
     ),
     "text as numbers": (
         lambda f: data(f, inputs=np.array([["1", "2"]] * 50)),

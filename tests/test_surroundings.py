@@ -155,3 +155,52 @@ def test_the_users_umask(mask: int, tmp_path: Path) -> None:
     for path in (tmp_path / "out").iterdir():
         assert path.stat().st_mode & 0o777 == 0o666 & ~mask, path
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+EVIL = "\x1b[2J\x9b2J\rerror: x\nerror: y\u202e"
+"""Clears the screen, twice, and fakes two lines."""
+
+
+def test_names_of_tensors_do_not_reach_the_terminal_as_they_are(tmp_path: Path) -> None:
+    for seed, name in enumerate("ab"):
+        generator = torch.Generator().manual_seed(seed)
+        tensors = {f"{EVIL}.{i}.weight": torch.randn(8, 8, generator=generator) for i in range(3)}
+        tensors |= {f"{EVIL}.bias": torch.ones(8)}
+        (tmp_path / name).mkdir()
+        save_file(tensors, tmp_path / name / "model.safetensors")
+    commands = [("scan", f"path:{tmp_path}/a"), ("merge-checkpoints", tmp_path / "a", tmp_path / "b")]
+    for command in commands:
+        done = run(*command)
+        assert done.returncode == 0, done.stderr
+        said = done.stdout.decode() + done.stderr.decode().replace("\r", "\n")
+        assert all(letter.isprintable() or letter == "\n" for letter in said), said
+        assert not [line for line in said.split("\n") if line.strip().startswith("error:")]
+        assert r"\x1b[2J" in said
+
+
+def test_a_result_with_control_characters_is_inspected(tmp_path: Path) -> None:
+    attributes = {"settings": "{}", "code_revision": EVIL}
+    xr.Dataset({"x": ("a", [1.0], {"long_name": EVIL})}, attrs=attributes).to_netcdf(tmp_path / "x.nc")
+    done = run("inspect", tmp_path / "x.nc")
+    assert done.returncode == 0 and b"\x1b" not in done.stdout and b"\r" not in done.stdout
+
+
+def test_many_layers_are_printed_in_part(tmp_path: Path) -> None:
+    save_file({f"{i}.weight": torch.eye(2) for i in range(1500)}, tmp_path / "model.safetensors")
+    done = run("scan", f"path:{tmp_path}", "--output", tmp_path / "x.nc")
+    assert done.returncode == 0 and b"and 500 more layers, which --output writes" in done.stdout
+    assert xr.open_dataset(tmp_path / "x.nc").sizes["layer"] == 1500
+
+
+@pytest.mark.parametrize(("place", "expected"), [("file", "is a file; give a folder"), ("~/x", "")])
+def test_the_cache_is_a_folder(place: str, expected: str, tmp_path: Path) -> None:
+    model = bert(tmp_path / "a", 0)
+    (tmp_path / "file").write_text("x")
+    done = run(
+        "scan",
+        f"path:{model}",
+        env=os.environ | {"DECAYMERGE_CACHE": place, "HOME": str(tmp_path)},
+        cwd=tmp_path,
+    )
+    assert done.returncode == (1 if expected else 0) and expected in done.stderr.decode()
+    assert not (tmp_path / "~").exists()

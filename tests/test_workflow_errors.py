@@ -77,3 +77,15 @@ def test_an_environment_below_a_quote(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (workflow.folder / target).is_file()
+
+
+@pytest.mark.parametrize("place", ["a-file", "-x"])
+def test_a_cache_that_is_no_folder(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a-file").write_text("x")
+    monkeypatch.setenv("DECAYMERGE_CACHE", place)
+    done = Workflow(tmp_path, smoke_config()).snakemake("--dry-run")
+    text = done.stdout + done.stderr
+    assert (
+        done.returncode == 1
+        and f"DECAYMERGE_CACHE = {place} is no folder; give the absolute path of one" in text
+    )

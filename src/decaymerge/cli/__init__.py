@@ -7,7 +7,7 @@ import signal
 import sys
 from contextlib import suppress
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, ClassVar, NoReturn, TextIO
 
 import typer
 
@@ -43,6 +43,24 @@ for part in (stages, claims, checkpoints, merge_checkpoints, user):
     app.add_typer(part.app)
 
 
+class _Escaping:
+    """Standard output in which names out of files cannot move the cursor or clear the screen."""
+
+    escapes: ClassVar = {code: repr(chr(code))[1:-1] for code in range(0xA0) if not chr(code).isprintable()}
+    escapes |= dict.fromkeys((*range(8234, 8239), *range(8294, 8298)))  # directions of writing
+    del escapes[ord("\n")], escapes[ord("\t")]
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text without control characters."""
+        return self.stream.write(text.translate(self.escapes))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     """End by an exception, so that temporaries are removed."""
     raise SystemExit(128 + number)
@@ -55,7 +73,9 @@ def main() -> None:
             signal.signal(number, _stop)
     # A notebook's backend, or the user's style, would draw other pictures, or none.
     os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
-    for stream in filter(None, (sys.stdout, sys.stderr)):
+    if sys.stdout is not None:
+        sys.stdout = _Escaping(sys.stdout)
+    for stream in filter(None, (sys.__stdout__, sys.stderr)):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # λ and ‖ on a terminal that has neither
     gc.set_threshold(200_000)  # imports leave no garbage, and searching for it takes a sixth of the start-up

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from decaymerge.cli.arguments import CACHE, ByName, Cache, ModelPath, Overwrite, Partial, Sha256, Source
-from decaymerge.errors import UserError
+from decaymerge.errors import UserError, printable
 
 if TYPE_CHECKING:
     from decaymerge.config.scan import ScanModel
@@ -98,7 +98,7 @@ def scan(
         raise UserError(f"--base {base} is that of an adapter, and {folder} is none; leave it out")
     checkpoint = Checkpoint(folder)
     form = judge(checkpoint, partial=partial, by_name=by_name)
-    print("\n".join([*form.lines(), *checkpoint.notes]))
+    print("\n".join(map(printable, [*form.lines(), *checkpoint.notes])))
     plan = make_plan(checkpoint, form, spectrum=spectrum)
     print(table.plan_table(checkpoint, plan))
     plan.check(max_bytes)

@@ -10,7 +10,7 @@ import typer
 from decaymerge.cli.arguments import CACHE, ByName, Cache, Overwrite, Partial
 from decaymerge.cli.checkpoints import check_files, model_of
 from decaymerge.cli.merge_arguments import AUTO, COEFFICIENT, checkpoints_job, with_parameters_of_methods
-from decaymerge.errors import UserError
+from decaymerge.errors import UserError, printable
 
 if TYPE_CHECKING:
     from decaymerge.merge_checkpoints import Sources
@@ -129,7 +129,7 @@ def merge_checkpoints(
     if output is not None:
         merge.refuse_inside(output, sources)
     for line in merge.warnings(sources, job):
-        print(f"warning: {line}")
+        print(f"warning: {printable(line)}")
 
     def write(solved: Mapping[str, Path] | None = None, effects: Sequence[str] = ()) -> None:
         assert output is not None
@@ -189,5 +189,5 @@ def _open(job: "CheckpointsJob", cache: Path) -> tuple["CheckpointsJob", "Source
         return model.fetch_model(model_of([source], "", None), cache)
 
     job, sources, lines = open_sources(job, folder_of)
-    print("\n".join(lines))
+    print("\n".join(map(printable, lines)))
     return job, sources

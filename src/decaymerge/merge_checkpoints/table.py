@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
+from decaymerge.errors import printable
+
 LARGEST = 5
 """Number of matrices that are named."""
 
@@ -77,6 +79,7 @@ def largest(
 
 def aligned(rows: list[list[str]]) -> str:
     """Cells in columns, the first row being the titles."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

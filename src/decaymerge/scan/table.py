@@ -6,10 +6,13 @@ import numpy as np
 import xarray as xr
 
 from decaymerge.checkpoint import Checkpoint
+from decaymerge.errors import listed, printable
 from decaymerge.scan.plan import Plan
 
 LISTED_NAMES = 4
 """Number of names that are listed for each reason to leave tensors out."""
+MOST_ROWS = 1000
+"""Of the table of norms; files have all."""
 
 
 def plan_table(checkpoint: Checkpoint, plan: Plan) -> str:
@@ -36,21 +39,23 @@ def plan_table(checkpoint: Checkpoint, plan: Plan) -> str:
     for name, reason in plan.skipped.items():
         reasons.setdefault(reason.split(" (")[0], []).append(name)
     for reason, names in reasons.items():
-        more = f" and {len(names) - LISTED_NAMES} more" if len(names) > LISTED_NAMES else ""
-        lines.append(f"left out, {reason}: {', '.join(names[:LISTED_NAMES])}{more}")
+        lines.append(f"left out, {reason}: {listed(names, LISTED_NAMES)}")
     if plan.skipped:
         lines.append(f"left out: {plan.skipped_share:.1%} of all entries")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def scan_table(scanned: xr.Dataset) -> str:
     """One line a layer, with Frobenius norm and stable rank of each role."""
-    name_width = max(len(name) for name in scanned.layer_name.values)
+    rows = [[printable(name), *cells] for name, *cells in rows_of(scanned.isel(layer=slice(MOST_ROWS)))]
+    name_width = max(len(name) for name, *_ in rows)
     cell_width = 17
     lines = [
         name.ljust(name_width) + "".join(cell.rjust(cell_width) for cell in cells)
-        for name, *cells in (["", *scanned.role.values.tolist()], *rows_of(scanned))
+        for name, *cells in (["", *scanned.role.values.tolist()], *rows)
     ]
+    more = scanned.sizes["layer"] - len(rows)
+    lines += [f"… and {more} more layers, which --output writes"] if more else []
     return "\n".join(["Frobenius norm / stable rank".rjust(name_width + cell_width), *lines])
 
 

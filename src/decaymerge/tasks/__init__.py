@@ -22,6 +22,8 @@ Samples = tuple[np.ndarray, np.ndarray]
 """Inputs (sample, feature) and labels ±1 (sample)."""
 Data = tuple[Samples, Samples | None]
 """Training samples; test samples, or none where they are not given."""
+SYNTHETIC = ("gaussian", "axes")
+"""Datasets whose labels may all be equal by chance, or by their definition."""
 LONG_NAMES = {
     "inputs": "inputs",
     "labels": "binary labels, -1 or 1",
@@ -48,6 +50,12 @@ def make(job: TasksJob, files: Sequence[Path]) -> xr.Dataset:
         draw(job, *(generator(job.experiment, job.task, seed, purpose) for purpose in purposes), files)
         for seed in job.seeds
     ]
+    for seed, ((_, labels), _) in zip(job.seeds, data, strict=True):
+        if len(np.unique(labels)) == 1 < len(labels) and job.data.dataset not in SYNTHETIC:
+            raise UserError(
+                f"samples: {job.data.samples}, and all that were drawn for task {job.task} at seed {seed} have the"
+                " same label; draw more samples, or balance the labels"
+            )
     variables = _variables([training for training, _ in data])
     test = [samples for _, samples in data if samples is not None]
     if 0 < len(test) < len(data):

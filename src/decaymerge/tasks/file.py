@@ -39,11 +39,6 @@ def draw(
     path = single_file(files, settings)
     training, test = read(path)
     training = _subset(rng, training, settings.samples, "samples", path)
-    if len(np.unique(training[1])) == 1 < settings.samples:
-        raise UserError(
-            f"samples: {settings.samples}, and all that were drawn from {path} have the same label; draw more, or"
-            " give a file in which both labels are frequent"
-        )
     if test is not None:
         available = min(settings.test_size, len(test[0]))
         count = available if settings.test_samples is None else settings.test_samples
