@@ -79,9 +79,8 @@ def frobenius_norm(blocks: Blocks) -> float:
         return 0.0
     if not math.isfinite(largest):
         raise NotFiniteError("an infinite or NaN entry")
-    norm = largest * frobenius_norm(
-        [block / largest for block in blocks]
-    )  # squares leave the range of float64
+    scaled = [block / largest for block in blocks]  # as the squares leave the range of float64
+    norm = largest * frobenius_norm(scaled)
     if math.isinf(norm):
         raise NotFiniteError("entries whose norm is too large for float64")
     return norm
