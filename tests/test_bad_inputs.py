@@ -23,7 +23,7 @@ from builders import changed, smoke_config
 from builders_checkpoints import bert, config_with, edit
 from commands import decaymerge
 from refusals import assert_refused
-from test_config_errors import WRONG
+from wrong_settings import WRONG
 
 pytestmark = pytest.mark.inputs
 Case = tuple[Callable[[Path], Sequence[object]], str]

@@ -14,8 +14,8 @@ import xarray as xr
 from safetensors.torch import save_file
 
 from builders_checkpoints import bert
+from builders_tasks import file_job, function_job
 from decaymerge import tasks
-from test_user_tasks import file_job, function_job
 
 COMMAND = Path(sys.executable).with_name("decaymerge")
 pytestmark = pytest.mark.inputs

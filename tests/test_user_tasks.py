@@ -10,12 +10,12 @@ import pytest
 import xarray as xr
 
 from builders_runs import write_networks, write_summaries
+from builders_tasks import file_job, function_job
 from commands import decaymerge
 from conftest import Workflow
 from decaymerge import store, tasks
 from decaymerge.config import parse
 from decaymerge.errors import UserError
-from decaymerge.workflow.jobs import TasksJob
 
 SPIRALS = """
 import numpy as np
@@ -39,22 +39,6 @@ def alone(rng, samples):
 
 NUMBER = 1
 """
-
-
-def job(index: int = 0, seeds: tuple[int, ...] = (0, 1), **settings: Any) -> TasksJob:
-    base = {"dim": 2, "samples": 20}
-    return TasksJob.model_validate(
-        {"experiment": "x", "task": "ab"[index], "seeds": seeds, "index": index, "task_count": 2}
-        | {"data": base | settings}
-    )
-
-
-def file_job(index: int = 0, **settings: Any) -> TasksJob:
-    return job(index, dataset="file", path="data.npz", **settings)
-
-
-def function_job(name: str = "spirals", **settings: Any) -> TasksJob:
-    return job(dataset="function", function=f"mine.py:{name}", **settings)
 
 
 def save(path: Path, arrays: Mapping[str, Any]) -> None:
