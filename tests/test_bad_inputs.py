@@ -89,9 +89,9 @@ def with_field(path: Path, offsets: dict[bytes, int], value: int) -> None:
     path.write_bytes(content)
 
 
-def encrypted(folder: Path) -> None:
+def encrypted(folder: Path, name: str = "data.npz") -> None:
     """Set the bit that says so."""
-    with_field(folder / "data.npz", {b"PK\x03\x04": 6, b"PK\x01\x02": 8}, 1)
+    with_field(folder / name, {b"PK\x03\x04": 6, b"PK\x01\x02": 8}, 1)
 
 
 def unknown_method(folder: Path) -> None:
@@ -217,7 +217,7 @@ CONFIGS: dict[str, Case] = {
     "nothing": (lambda f: ["check", f / "none.yaml"], "none.yaml cannot be read"),
     "huge": (
         lambda f: (sparse(f / "x.yaml", 3 * 10**8), ["check", f / "x.yaml"])[1],
-        "300 MB, which is too much",
+        "it has 300 MB, and 10 MB are read at most",
     ),
     "aliases that explode": (lambda f: config(f, BOMB), "its aliases stand for more than a million values"),
     "an alias of itself": (lambda f: config(f, "a: &a [*a]"), "aliases"),
@@ -245,7 +245,7 @@ CONFIGS: dict[str, Case] = {
 CHECKPOINTS: dict[str, Case] = {
     "a config of 300 MB": (
         lambda f: (sparse(f / "a/config.json", 3 * 10**8), scan(f))[1],
-        "300 MB, more than any config",
+        "it has 300 MB, and 100 MB are read at most",
     ),
     "a config that is a pipe": (
         lambda f: ((f / "a/config.json").unlink(), os.mkfifo(f / "a/config.json"), scan(f))[2],
@@ -311,6 +311,58 @@ def scan(folder: Path) -> list[object]:
 
 def merge(folder: Path, *options: object) -> list[object]:
     return ["merge-checkpoints", folder / "a", folder / "b", *options]
+
+
+GIVEN: dict[str, Case] = {
+    "an archive that explodes": (
+        lambda f: (archive(f, "a.npz", zeros=6 * 10**8), merge(f, *given(f)))[1],
+        "which grow to 0.6 GB, as no data do",
+    ),
+    "an archive that is a pipe": (
+        lambda f: (os.mkfifo(f / "a.npz"), merge(f, *given(f)))[1],
+        "it is no file",
+    ),
+    "an encrypted archive": (
+        lambda f: (archive(f, "a.npz"), encrypted(f, "a.npz"), merge(f, *given(f)))[2],
+        "cannot be read (RuntimeError",
+    ),
+    "an array named .npz": (
+        lambda f: (np.save((f / "a.npz").open("wb"), ARRAYS["inputs"]), merge(f, *given(f)))[1],
+        "cannot be read (BadZipFile",
+    ),
+    "texts that are a pipe": (
+        lambda f: (os.mkfifo(f / "a.txt"), merge(f, "--inputs", f"a={f}/a.txt", "--inputs", f"b={f}/a.txt"))[
+            1
+        ],
+        "it is no file",
+    ),
+    "texts of 300 MB": (
+        lambda f: (
+            sparse(f / "a.txt", 3 * 10**8),
+            merge(f, "--inputs", f"a={f}/a.txt", "--inputs", f"b={f}/a.txt"),
+        )[1],
+        "it has 300 MB",
+    ),
+    "a recipe that is a pipe": (
+        lambda f: (
+            os.mkfifo(f / "merge.json"),
+            ["merge-checkpoints", "--recipe", f / "merge.json", "--output", f / "o"],
+        )[1],
+        "there is no such file",
+    ),
+    "a deep recipe": (
+        lambda f: (
+            (f / "merge.json").write_text("[" * 10**6),
+            ["merge-checkpoints", "--recipe", f / "merge.json", "--output", f / "o"],
+        )[1],
+        "is no JSON",
+    ),
+}
+
+
+def given(folder: Path) -> list[object]:
+    """Inputs of both models from one file."""
+    return ["--inputs", f"a={folder}/a.npz", "--inputs", f"b={folder}/a.npz", "--output", folder / "out"]
 
 
 OUTPUTS: dict[str, Case] = {
@@ -453,6 +505,13 @@ def test_checkpoints(kind: str, tmp_path: Path) -> None:
     for seed, name in enumerate("ab"):
         bert(tmp_path / name, seed)
     check(CHECKPOINTS, kind, tmp_path)
+
+
+@pytest.mark.parametrize("kind", GIVEN)
+def test_inputs_and_recipes_of_merges(kind: str, tmp_path: Path) -> None:
+    for seed, name in enumerate("ab"):
+        bert(tmp_path / name, seed)
+    check(GIVEN, kind, tmp_path)
 
 
 @pytest.mark.parametrize("kind", OUTPUTS)

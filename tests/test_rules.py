@@ -38,8 +38,8 @@ IMPORTED_ONLY = {
 }
 """Modules that a rule's command imports, and of which it calls no function."""
 
-CHECKS = {"digests", "sizes"}
-"""Modules that only refuse, and change no result."""
+CHECKS = {"digests", "reading"}
+"""Modules that refuse, and change no result."""
 LOCATE_INPUTS = {"scan_model": {"fetch"}}
 """Modules that find a rule's files, which are inputs of it themselves."""
 

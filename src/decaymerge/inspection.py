@@ -10,6 +10,7 @@ import xarray as xr
 import yaml
 
 from decaymerge.errors import UserError
+from decaymerge.reading import text_of
 
 
 def inspect(path: Path) -> str:
@@ -62,7 +63,7 @@ def _netcdf(path: Path) -> str:
 def _table(path: Path) -> str:
     """The origin in the first line of a table, its number of rows and its columns."""
     try:
-        origin, *rows = path.read_text().splitlines()
+        origin, *rows = text_of(path).splitlines()
     except ValueError as error:
         raise UserError(f"{path} cannot be read as a table: {error}") from None
     if not origin.startswith("# decaymerge ") or not rows:
@@ -93,8 +94,8 @@ def _picture_next_to(path: Path) -> str:
 def _json(path: Path) -> str:
     """Counts of outcomes for verdicts on claims, and the content of any other file."""
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        content = json.loads(text_of(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(content, list) or not all(
         isinstance(row, dict) and {"made_by", "outcome"} <= row.keys() for row in content

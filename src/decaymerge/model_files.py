@@ -14,9 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from decaymerge.errors import UserError, reason
+from decaymerge.reading import text_of
 
-MOST_JSON_BYTES = 100_000_000
-"""Of a config, or of an index of tensors, which is a hundred bytes for each."""
 MAIN_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -170,11 +169,7 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: the file is not readable as JSON, or holds something else.
     """
     try:
-        if path.exists() and not path.is_file():
-            raise OSError("it is no file")  # a pipe would be waited for
-        if path.stat().st_size > MOST_JSON_BYTES:
-            raise OSError(f"it has {path.stat().st_size / 1e6:.0f} MB, more than any config or index")
-        document = json.loads(path.read_text("utf-8"))
+        document = json.loads(text_of(path))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:

@@ -31,6 +31,7 @@ from decaymerge.claims.verdict import Claim, Measured, Verdict, judge
 from decaymerge.claims.width import WIDTH
 from decaymerge.errors import UserError
 from decaymerge.progress import progress_bar
+from decaymerge.reading import text_of
 from decaymerge.workflow.jobs import ClaimsJob
 
 __all__ = [
@@ -168,7 +169,7 @@ def read(path: Path) -> list[Verdict]:
         UserError: the file is missing or damaged.
     """
     try:
-        return TypeAdapter(list[Verdict]).validate_json(path.read_text())
+        return TypeAdapter(list[Verdict]).validate_json(text_of(path))
     except (OSError, ValueError) as error:
         reason, quoted = str(error).split("\n")[0], shlex.quote(str(path))
         raise UserError(

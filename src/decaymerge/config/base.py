@@ -12,6 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaV
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from decaymerge.errors import UserError, reason
+from decaymerge.reading import text_of
 
 
 def refuse(message: str) -> PydanticCustomError:
@@ -179,11 +180,7 @@ def load(path: Path) -> object:
         UserError: the file cannot be read, is too large for a configuration, or a mapping gives a key twice.
     """
     try:
-        if path.exists() and not path.is_file():
-            raise OSError("it is no file")  # a pipe would be waited for
-        if path.stat().st_size > MOST_BYTES:
-            raise OSError(f"it has {path.stat().st_size / 1e6:.0f} MB, which is too much for a configuration")
-        return yaml.load(path.read_text("utf-8"), _Loader)
+        return yaml.load(text_of(path, MOST_BYTES), _Loader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read: {reason(error)}") from None
 

@@ -17,7 +17,7 @@ from decaymerge.config.scan import ScanModel
 from decaymerge.errors import UserError
 from decaymerge.fetch.hub import from_hub
 from decaymerge.model_files import sha256
-from decaymerge.sizes import check_growth
+from decaymerge.reading import check_growth
 
 MANIFEST = "manifest.json"
 """File that is written last: a folder that holds it is complete."""

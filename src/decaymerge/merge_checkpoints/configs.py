@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from decaymerge.errors import UserError
+from decaymerge.reading import text_of
 
 MAY_DIFFER = re.compile(
     r"_name_or_path|name_or_path|(\w*_)?version|torch_dtype|dtype|use_cache|_commit_hash|_?attn_implementation\w*"
@@ -120,8 +121,8 @@ def _numbering(path: Path) -> Any:
     if path.suffix != ".json":
         return path.read_bytes()
     try:
-        content = json.loads(path.read_text())
-    except ValueError:
+        content = json.loads(text_of(path))
+    except (OSError, ValueError, RecursionError):
         return path.read_bytes()
     if path.name == "tokenizer.json" and isinstance(content, dict):
         return {key: content.get(key) for key in ("model", "added_tokens")}

@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from decaymerge.checkpoint import Checkpoint
-from decaymerge.errors import UserError, listed
+from decaymerge.errors import UserError, listed, reason
 from decaymerge.merge_checkpoints.configs import has_tokenizer
 from decaymerge.merge_checkpoints.walk import Batch
+from decaymerge.reading import DAMAGED, arrays_of, text_of
 
 LEAST = 2
 """Number of inputs of a task from which on something can be said."""
@@ -96,7 +96,7 @@ def lines_of(path: Path) -> list[str]:
         UserError: it cannot be read as text, or a line is empty.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = text_of(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as lines of text ({error}); save it as UTF-8") from None
     if not lines:
@@ -156,12 +156,13 @@ def _images(path: Path, folders: Sequence[Path]) -> dict[str, Tensor]:
 def _tensors(path: Path, model: Any) -> dict[str, Tensor]:
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: torch.from_numpy(archive[name]) for name in archive.files}
+            arrays = {name: torch.from_numpy(array) for name, array in arrays_of(path).items()}
         else:
             arrays = load_file(path)
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read ({error}); save it with numpy.savez or safetensors") from None
+    except (*DAMAGED, SafetensorError) as error:
+        raise UserError(
+            f"{path} cannot be read ({reason(error)}); save it with numpy.savez or safetensors"
+        ) from None
     if not arrays or any(not array.ndim for array in arrays.values()):
         raise UserError(
             f"{path} holds no inputs; save one array for each argument of the model, a row an input"

@@ -16,6 +16,7 @@ from decaymerge.merge_checkpoints import Sources
 from decaymerge.merge_methods import INPUTS, MERGE_METHODS
 from decaymerge.model_files import sha256
 from decaymerge.provenance import provenance
+from decaymerge.reading import text_of
 from decaymerge.workflow.jobs import CheckpointsJob
 
 RECORD = "merge.json"
@@ -76,8 +77,8 @@ def read(path: Path) -> tuple[CheckpointsJob, Expected]:
     if not file.is_file():
         raise UserError(f"--recipe {path}: there is no such file; give the merge.json of a merged checkpoint")
     try:
-        record = json.loads(file.read_text("utf-8"))
-    except (ValueError, RecursionError):
+        record = json.loads(text_of(file))
+    except (OSError, ValueError, RecursionError):
         raise UserError(f"--recipe {path} is no JSON; give the merge.json of a merged checkpoint") from None
     keys = ("settings", "sha256")
     if not isinstance(record, dict) or not all(isinstance(record.get(key), dict) for key in keys):
@@ -155,7 +156,7 @@ def _licence(sources: Sources) -> dict[str, Any]:
     first = sources.first if sources.base is None else sources.base
     path = first.folder / CARD
     try:
-        found = re.match(r"---\s*\n(.*?)\n---", path.read_text("utf-8"), re.DOTALL)
+        found = re.match(r"---\s*\n(.*?)\n---", text_of(path), re.DOTALL)
         data = yaml.safe_load(found[1]) if found else None
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}

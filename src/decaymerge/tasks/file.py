@@ -1,7 +1,5 @@
 """Draw tasks from a file with the user's data."""
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -11,13 +9,10 @@ import xarray as xr
 
 from decaymerge.config.datasets import FileTask
 from decaymerge.errors import UserError, reason
-from decaymerge.sizes import check_growth
+from decaymerge.reading import DAMAGED, arrays_of, check_growth
 from decaymerge.tasks import Data, Samples
 from decaymerge.tasks.user import checked_arrays, normalise_and_pad, single_file
 from decaymerge.workflow.jobs import TasksJob
-
-DAMAGED = (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, TypeError, KeyError)
-"""What NumPy, zip and NetCDF raise for files that they cannot read."""
 
 
 def draw(
@@ -75,17 +70,12 @@ def read(path: Path) -> Data:
     """
     try:
         if path.suffix == ".npz":
-            with zipfile.ZipFile(path) as archive:
-                check_growth(
-                    str(path), path.stat().st_size, sum(part.file_size for part in archive.infolist())
-                )
-            with np.load(path, allow_pickle=False) as loaded:
-                arrays = {name: loaded[name] for name in loaded.files}
+            arrays = arrays_of(path)
         else:
             with xr.open_dataset(path, engine="netcdf4") as data:
                 check_growth(str(path), path.stat().st_size, data.nbytes)
                 arrays = {str(name): _samples_first(data[name]).values for name in data.variables}
-    except (*DAMAGED, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED as error:
         raise UserError(
             f"{path} cannot be read as .npz or NetCDF: {reason(error)}; write the file again"
         ) from None
