@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from safetensors import SafetensorError
 
 from decaymerge.errors import UserError
 
@@ -15,8 +16,8 @@ SMALL_BYTES = 500_000_000
 MOST_TEXT_BYTES = 100_000_000
 """Of a text: more than any config, and than an index of a million tensors."""
 DAMAGED: tuple[type[Exception], ...] = (OSError, ValueError, EOFError, RuntimeError, TypeError, KeyError)
-DAMAGED += (zipfile.BadZipFile, zlib.error)
-"""What NumPy, zip and NetCDF raise for files that they cannot read."""
+DAMAGED += (zipfile.BadZipFile, zlib.error, SafetensorError)
+"""What NumPy, zip, NetCDF and safetensors raise for files that they cannot read."""
 
 
 def text_of(path: Path, most_bytes: int = MOST_TEXT_BYTES) -> str:

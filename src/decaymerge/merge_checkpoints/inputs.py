@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -159,7 +158,7 @@ def _tensors(path: Path, model: Any) -> dict[str, Tensor]:
             arrays = {name: torch.from_numpy(array) for name, array in arrays_of(path).items()}
         else:
             arrays = load_file(path)
-    except (*DAMAGED, SafetensorError) as error:
+    except DAMAGED as error:
         raise UserError(
             f"{path} cannot be read ({reason(error)}); save it with numpy.savez or safetensors"
         ) from None
