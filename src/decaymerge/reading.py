@@ -3,12 +3,15 @@
 import zipfile
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import psutil
 from safetensors import SafetensorError
 
 from decaymerge.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 LARGEST_GROWTH = 100
 """Times that a file may grow when it is read, if it grows to more than ``SMALL_BYTES``."""
@@ -34,13 +37,15 @@ def text_of(path: Path, most_bytes: int = MOST_TEXT_BYTES) -> str:
     return path.read_text("utf-8")
 
 
-def arrays_of(path: Path) -> dict[str, np.ndarray]:
+def arrays_of(path: Path) -> "dict[str, np.ndarray]":
     """The arrays of an ``.npz`` file.
 
     Raises:
         UserError: they would fill the memory, or the file grows as no data do.
         OSError, ValueError, …: those of ``DAMAGED``.
     """
+    import numpy as np  # a tenth of a second, which commands without arrays need not wait for
+
     if path.exists() and not path.is_file():
         raise OSError("it is no file")
     with zipfile.ZipFile(path) as archive:
