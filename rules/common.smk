@@ -32,7 +32,7 @@ try:
     CONFIG = configuration.parse(paths.resolved(config, map(Path, workflow.configfiles)))
     preflight.check(CONFIG, RESOURCES)
     ORIGINS = origins.Origins(CONFIG)
-    if workflow.is_main_process:
+    if workflow.is_main_process and "--unlock" not in sys.argv:
         records.check(ORIGINS)
 except UserError as error:
     raise WorkflowError(f"the configuration is refused:\n{error}") from None

@@ -52,7 +52,7 @@ INSTEAD = {
     "python examples/minilm_inputs.py --setting four": "python examples/minilm_inputs.py --help",
     "python examples/minilm_lora.py": "python examples/minilm_lora.py --help",
     "snakemake phase --directory runs/beyond --configfile config/beyond.yaml": "snakemake phase"
-    " --directory runs/beyond --configfile config/beyond.yaml --dry-run",
+    " --directory runs/phase --configfile config/beyond.yaml --dry-run",
     "snakemake --profile profiles/slurm": "snakemake --profile profiles/slurm --dry-run",
     "snakemake --profile profiles/generic": "snakemake --profile profiles/generic --dry-run",
     "snakemake --profile profiles/slurm --configfile config/paper.yaml --directory runs/paper": "snakemake"
@@ -211,6 +211,9 @@ def server(smoke: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Snakema
     (folder / "results").symlink_to("runs/smoke/results")
     server = SnakemakeServer(folder)
     Reader(folder, server).run("make smoke")
+    shutil.copytree(
+        folder / "runs/smoke/.snakemake", folder / ".snakemake"
+    )  # results without records are refused
     return server
 
 

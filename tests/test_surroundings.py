@@ -90,7 +90,11 @@ def test_a_signal_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None
         "20MB",
     ]
     process = subprocess.Popen(
-        [COMMAND, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [COMMAND, *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # below nohup, or behind &, it is ignored
     )
     while process.poll() is None and not list(tmp_path.glob(".out.*.tmp/*.safetensors")):
         time.sleep(0.01)
