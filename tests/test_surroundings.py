@@ -13,6 +13,7 @@ import torch
 import xarray as xr
 from safetensors.torch import save_file
 
+from builders import REPOSITORY
 from builders_checkpoints import bert
 from builders_tasks import file_job, function_job
 from decaymerge import tasks
@@ -66,6 +67,19 @@ def test_somebody_who_reads_one_line(tmp_path: Path) -> None:
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1)  # 1 where it was still writing
     assert "Traceback" not in done.stderr and "error" not in done.stderr
+
+
+def test_an_output_on_a_full_disk() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [str(COMMAND), "check", str(REPOSITORY / "config/smoke.yaml")]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1 and done.stderr == "error: [Errno 28] No space left on device\n"
+
+
+def test_a_folder_of_control_characters(tmp_path: Path) -> None:
+    model = bert(tmp_path / "a\x1b[2J", 0)
+    done = run("scan", f"path:{model}")
+    assert done.returncode == 0 and b"\x1b" not in done.stdout + done.stderr
 
 
 def large(folder: Path, seed: int) -> Path:

@@ -5,13 +5,15 @@ from typing import Never
 
 from tqdm import tqdm
 
+from decaymerge.errors import printable
+
 
 def progress_bar(description: str, total: int, unit: str) -> "tqdm[Never]":
     """A bar on standard error for ``total`` units; the unit ``B``, bytes, is scaled to kB, MB, …"""
     terminal = sys.stderr.isatty()
     return tqdm(
         total=total,
-        desc=description,
+        desc=printable(description),
         unit=unit,
         unit_scale=unit == "B",
         file=sys.stderr if terminal else LogLines(),
