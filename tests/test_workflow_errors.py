@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,20 @@ def test_a_cache_that_is_no_folder(place: str, tmp_path: Path, monkeypatch: pyte
         done.returncode == 1
         and f"DECAYMERGE_CACHE = {place} is no folder; give the absolute path of one" in text
     )
+
+
+def test_make_follows_no_aliases_without_end(tmp_path: Path) -> None:
+    lists = [f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]" for before, name in pairwise("abcdefghi")]
+    (tmp_path / "x.yaml").write_text("\n".join(["a: &a [1, 1]", *lists]))
+    command = [
+        sys.executable,
+        "-m",
+        "decaymerge.workflow.run",
+        str(tmp_path / "run"),
+        str(tmp_path / "x.yaml"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (
+        done.returncode == 1 and done.stderr.startswith("make: ") and "its aliases stand for" in done.stderr
+    )
+    assert "Traceback" not in done.stderr
