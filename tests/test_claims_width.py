@@ -10,6 +10,7 @@ from decaymerge import config
 from decaymerge.claims import check_experiment, judge_together
 from decaymerge.claims.width import check_width
 from decaymerge.workflow.jobs import ClaimsJob
+from decaymerge.workflow.origins import Origins
 
 
 def test_law_in_the_width() -> None:
@@ -46,7 +47,8 @@ def traces_of_widths(results: Path) -> list[xr.Dataset]:
     for experiment in experiments:
         job = ClaimsJob.of(settings, experiment)
         _, trace = check_experiment(job, results)
-        traces.append(trace.assign_attrs(settings=job.model_dump_json()))
+        in_a_run = Origins(settings).job(ClaimsJob, experiment=experiment)  # which knows its inputs
+        traces.append(trace.assign_attrs(settings=in_a_run.model_dump_json()))
     return traces
 
 

@@ -61,7 +61,9 @@ def judge_widths(traces: Sequence[tuple[ClaimsJob, xr.Dataset]]) -> list[Verdict
     def all_but_width(item: tuple[ClaimsJob, xr.Dataset]) -> str:
         job = item[0]
         network = job.network.model_copy(update={"hidden": []})
-        return job.model_copy(update={"experiment": "", "network": network}).model_dump_json()
+        return job.model_copy(
+            update={"experiment": "", "network": network, "made_from": []}
+        ).model_dump_json()
 
     verdicts = []
     for _, group in itertools.groupby(sorted(traces, key=all_but_width), key=all_but_width):
