@@ -169,4 +169,5 @@ SCAN = Estimate(2000, 60)
 """One matrix is in memory at a time, and settings do not tell how large it is: GPT-J's largest takes 800 MB."""
 VERDICTS = Estimate(800, START)
 """Of a scan, or gathered."""
-CLAIMS_PAGE = Estimate(1000, 4 * START)
+CLAIMS_PAGE = Estimate(1400, 4 * START)
+"""Two processes draw; a scheduler counted 1.19 GB with the two Snakemakes around them."""
