@@ -500,25 +500,16 @@ def test_wrong_settings(path: str, value: Any, expected: str, tmp_path: Path) ->
     assert_refused(lambda: decaymerge("check", file), tmp_path, expected.replace("\n", r"\n"), several=True)
 
 
-@pytest.mark.parametrize("kind", CHECKPOINTS)
-def test_checkpoints(kind: str, tmp_path: Path) -> None:
+OF_CHECKPOINTS = {"checkpoints": CHECKPOINTS, "inputs and recipes": GIVEN, "outputs": OUTPUTS}
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"), [(name, kind) for name in OF_CHECKPOINTS for kind in OF_CHECKPOINTS[name]]
+)
+def test_checkpoints_and_merges(family: str, kind: str, tmp_path: Path) -> None:
     for seed, name in enumerate("ab"):
         bert(tmp_path / name, seed)
-    check(CHECKPOINTS, kind, tmp_path)
-
-
-@pytest.mark.parametrize("kind", GIVEN)
-def test_inputs_and_recipes_of_merges(kind: str, tmp_path: Path) -> None:
-    for seed, name in enumerate("ab"):
-        bert(tmp_path / name, seed)
-    check(GIVEN, kind, tmp_path)
-
-
-@pytest.mark.parametrize("kind", OUTPUTS)
-def test_outputs(kind: str, tmp_path: Path) -> None:
-    for seed, name in enumerate("ab"):
-        bert(tmp_path / name, seed)
-    check(OUTPUTS, kind, tmp_path)
+    check(OF_CHECKPOINTS[family], kind, tmp_path)
 
 
 @pytest.mark.parametrize("kind", JOBS)
