@@ -116,7 +116,14 @@ def test_digests_stand_for_all_that_led_to_a_file() -> None:
         ]
 
     before = digests()
-    for changes, same in (({"margin": 0.5}, 3), ({"merge": ["sum"]}, 2), ({"network": {"hidden": [5]}}, 1)):
+    data = {"dataset": "gaussian", "dim": 20, "samples": 50}
+    cases = (
+        ({"margin": 0.5}, 3),
+        ({"merge": ["sum"]}, 2),
+        ({"network": {"hidden": [5]}}, 1),
+        ({"tasks": data}, 0),
+    )
+    for changes, same in cases:
         after = digests(**changes)
         assert [one == other for one, other in zip(before, after, strict=True)] == [True] * same + [False] * (
             4 - same
