@@ -3,20 +3,8 @@
 
 rule check_claims:
     input:
-        tasks=of_experiment(rules.tasks.output),
-        networks=of_experiment(rules.train.output),
-        code=modules(
-            "claims",
-            "collapse",
-            "low_rank",
-            "merge",
-            "merge_methods",
-            "network",
-            "gradient",
-            "measure",
-            "architectures",
-            "store",
-        ),
+        tasks=of_experiment(layout.TASKS),
+        networks=of_experiment(layout.TRAINED),
     output:
         verdicts=layout.result(layout.CLAIMS, ".json"),
         traces=layout.result(layout.CLAIMS),
@@ -27,6 +15,7 @@ rule check_claims:
     resources:
         **asks(estimates.claims),
     params:
+        code=code("check-claims"),
         settings=settings(jobs.ClaimsJob),
         results=lambda wildcards, output: Path(output.verdicts).parents[1],
     message:
@@ -39,7 +28,6 @@ rule check_claims:
 rule check_scan:
     input:
         scan=rules.scan_model.output,
-        code=modules("claims", "collapse", "architectures", "store"),
     output:
         layout.result(layout.SCAN, ".claims.json"),
     log:
@@ -48,6 +36,8 @@ rule check_scan:
         "benchmarks/claims/scan/{model}.tsv"
     resources:
         **asks(estimates.VERDICTS),
+    params:
+        code=code("check-scan"),
     message:
         "Check the claims about the model {wildcards.model}"
     shell:
@@ -59,7 +49,6 @@ rule gather_claims:
         verdicts=expand(rules.check_claims.output.verdicts, experiment=CLAIMED)
         + expand(rules.check_scan.output, model=MODELS),
         traces=expand(rules.check_claims.output.traces, experiment=CLAIMED),
-        code=modules("claims", "collapse", "architectures", "store"),
     output:
         "results/claims.json",
     log:
@@ -69,6 +58,7 @@ rule gather_claims:
     resources:
         **asks(estimates.VERDICTS),
     params:
+        code=code("gather-claims"),
         traces=lambda wildcards, input: [f"--traces={path}" for path in input.traces],
     message:
         "Gather the verdicts on all claims"
@@ -80,9 +70,6 @@ rule claims_page:
     input:
         verdicts=rules.gather_claims.output,
         traces=expand(rules.check_claims.output.traces, experiment=CLAIMED),
-        code=modules(
-            "claims", "figures", "capacity", "hypotheses", "collapse", "statistics", "architectures", "store"
-        ),
     output:
         page=report(
             "results/claims.html",
@@ -111,6 +98,7 @@ rule claims_page:
     resources:
         **asks(estimates.CLAIMS_PAGE),
     params:
+        code=code("claims-page"),
         settings=ORIGINS.job(jobs.FigureJob, figure="claims").model_dump_json(),
         traces=lambda wildcards, input: [f"--traces={path}" for path in input.traces],
     message:

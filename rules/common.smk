@@ -8,15 +8,14 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-import decaymerge
 from decaymerge import config as configuration
 from decaymerge.config.datasets import FETCHED
 from decaymerge.config.figures import COMPARISONS, Picture
 from decaymerge.config import paths
-from decaymerge.config.merging import asks_for_inputs
 from decaymerge.errors import UserError
 from decaymerge.fetch import model as models
-from decaymerge.workflow import estimates, jobs, labels, layout, origins, preflight, records
+from decaymerge.workflow import estimates, jobs, labels, layout, origins, parts, preflight, records
+from decaymerge.workflow.code import code
 
 # Jobs call `decaymerge` by name, which must work in an environment that is not activated, too.
 shell.prefix(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; ')
@@ -24,7 +23,6 @@ shell.prefix(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PAT
 # The paths start from this file, so that the workflow also runs as a module of another one. They are relative to the
 # working folder, so that a checkout can be moved together with its results.
 CHECKOUT = Path(os.path.relpath(workflow.current_basedir.get_path_or_uri(secret_free=True))).parent
-PACKAGE = Path(os.path.relpath(decaymerge.__path__[0]))
 RESOURCES = Path(os.environ.get("DECAYMERGE_CACHE") or CHECKOUT / "resources").expanduser()
 
 try:
@@ -61,23 +59,9 @@ wildcard_constraints:
     checkpoint="[A-Za-z0-9._=@-]+",
 
 
-def modules(*names):
-    """Source files of modules, as inputs of a rule, so that a change in the code re-runs its jobs."""
-    files = []
-    for name in names:
-        folder = [file for file in (PACKAGE / name).rglob("*") if file.suffix in (".py", ".html", ".txt")]
-        files += sorted(folder) or [PACKAGE / f"{name}.py"]
-    return shared(files)
-
-
 def shared(files):
     """Paths that are the same for every run, also where the workflow is a module with a prefix."""
     return [local(str(file)) for file in files]
-
-
-def weights(path):
-    """A file of networks; with keep_weights: false Snakemake removes it after the last job that needs it."""
-    return path if CONFIG.keep_weights else temp(path)
 
 
 def settings(job):
@@ -85,11 +69,11 @@ def settings(job):
     return lambda wildcards: ORIGINS.job(job, **dict(wildcards.items())).model_dump_json()
 
 
-def asks(estimate):
+def asks(estimate, files=1):
     """Memory and run time of a job, as resources. A job that a scheduler killed asks for more at its next attempt.
 
-    ``estimate`` is an estimate, or a function that returns one: from the experiment, from the experiment and the
-    number of tasks in the merge set, or from the experiments that a figure shows.
+    ``estimate`` is an estimate for one of ``files``, or a function that returns one: from the experiment, from the
+    experiment and the number of tasks in the merge set, or from the experiments that a figure shows.
     """
 
     def estimated(wildcards):
@@ -105,7 +89,7 @@ def asks(estimate):
 
     return {
         "mem_mb": lambda wildcards, attempt: attempt * estimated(wildcards).megabytes,
-        "runtime": lambda wildcards, attempt: attempt * estimated(wildcards).minutes,
+        "runtime": lambda wildcards, attempt: attempt * estimated(wildcards).minutes(files),
     }
 
 
@@ -113,20 +97,79 @@ def asks(estimate):
 DEVICE = {"device": CONFIG.device, "gpu": int(CONFIG.device == "cuda")}
 
 
-def of_tasks(output):
-    """Function from wildcards to the files ``output`` of all tasks of the merge set."""
-    return lambda wildcards: expand(
-        output, task=EXPERIMENTS[wildcards.experiment].merge_sets[wildcards.merge_set], allow_missing=True
-    )
+def parts_of(stage):
+    """The parts of a stage, each with the name of its rule and the experiments that have it."""
+    found = parts.parts(stage, EXPERIMENTS, CONFIG.minutes_per_job)
+    names = parts.rule_names(stage, found)
+    return [(part, names[part], experiments) for part, experiments in found.items()]
 
 
-def of_experiment(output):
-    """Function from wildcards to the files ``output`` of all tasks, merge sets, λ and blocks of the experiment."""
+def reads(stage, part):
+    """Function from wildcards to the files that are read for a part, by kind."""
+
+    def files(wildcards):
+        found = {}
+        for file in parts.files_of(part, dict(wildcards.items())):
+            for kind, paths in parts.inputs(stage, CONFIG, file, Path("results"), RESOURCES).items():
+                found.setdefault(kind, {}).update(dict.fromkeys(map(str, paths)))
+        return {kind: shared(paths) if stage == "tasks" else list(paths) for kind, paths in found.items()}
+
+    return files
+
+
+def written(stage, part):
+    """The files of a part. A job that runs again finds those that are there, and makes only what has changed.
+
+    With keep_weights: false Snakemake removes networks after the last job that needs them.
+    """
+    is_temporary = stage in ("train", "merge") and not CONFIG.keep_weights
+    files = [layout.result(parts.place(stage, file)) for file in part]
+    return [temp(file) if is_temporary else update(file) for file in files]
+
+
+def first_of(stage, part):
+    """The place of the first file of a part, at which its log is."""
+    return parts.place(stage, part[0])
+
+
+def settings_of(stage, part):
+    """Function from the wildcards of a job to the settings of its files. Of params that depend on the outputs, as the
+    command does, Snakemake notices no change."""
+
+    def texts(wildcards):
+        files = parts.files_of(part, dict(wildcards.items()))
+        return [ORIGINS.job(parts.STAGES[stage].job, **file).model_dump_json() for file in files]
+
+    return texts
+
+
+def command(stage, part):
+    """Function from the wildcards and outputs of a job to its command line, without the program's name."""
+
+    def line(wildcards, output):
+        files = list(parts.files_of(part, dict(wildcards.items())))
+        first = parts.STAGES[stage].place.format_map(files[0])
+        results = Path(str(output[0]).removesuffix(f"{first}.nc"))
+        lines = [parts.arguments(stage, ORIGINS, file, results, RESOURCES) for file in files]
+        if len(lines) == 1:
+            return shlex.join(lines[0])
+        return " ".join(["together", *(shlex.quote(shlex.join(one)) for one in lines)])
+
+    return line
+
+
+def described(part):
+    """What a part is, for a message."""
+    return f"/{parts.described(part)}"
+
+
+def of_experiment(place):
+    """Function from wildcards to the files at ``place`` of all tasks, merge sets, λ and blocks of the experiment."""
 
     def outputs(wildcards):
         settings = EXPERIMENTS[wildcards.experiment]
         return expand(
-            output,
+            layout.result(place),
             task=list(settings.named_tasks),
             merge_set=list(settings.merge_sets),
             weight_decay=jobs.weight_decays(settings.training),

@@ -1,37 +1,36 @@
 """Evaluation of own and merged networks on each task at each kept step, and the summary of an experiment."""
 
+for part, name, experiments in parts_of("evaluate"):
 
-rule evaluate:
-    input:
-        tasks=of_tasks(rules.tasks.output),
-        own=of_tasks(rules.train.output),
-        merged=lambda wildcards: rules.merge.output if EXPERIMENTS[wildcards.experiment].merges else [],
-        code=modules("evaluate", "network", "measure", "store"),
-    output:
-        layout.result(layout.EVALUATED),
-    log:
-        layout.log(layout.EVALUATED),
-    benchmark:
-        layout.benchmark(layout.EVALUATED)
-    resources:
-        **asks(estimates.evaluate),
-        **DEVICE,
-    params:
-        settings=settings(jobs.EvaluateJob),
-        files=lambda wildcards, input: " ".join(
-            f"--{name} {path}" for name in ("tasks", "own", "merged") for path in input.get(name)
-        ),
-    message:
-        "Evaluate {wildcards.experiment}/{wildcards.merge_set} at λ = {wildcards.weight_decay}, seeds {wildcards.block}"
-    shell:
-        "decaymerge evaluate {output} {params.files} --settings {params.settings:q}"
-        " --device {resources.device} > {log} 2>&1"
+    rule:
+        name:
+            name
+        input:
+            unpack(reads("evaluate", part)),
+        output:
+            written("evaluate", part),
+        log:
+            layout.log(first_of("evaluate", part)),
+        benchmark:
+            layout.benchmark(first_of("evaluate", part))
+        wildcard_constraints:
+            experiment=one_of(experiments),
+        resources:
+            **asks(estimates.evaluate, len(part)),
+            **DEVICE,
+        params:
+            code=code("evaluate"),
+            settings=settings_of("evaluate", part),
+            command=command("evaluate", part),
+        message:
+            f"Evaluate {{wildcards.experiment}}{described(part)}, seeds {{wildcards.block}}"
+        shell:
+            "DECAYMERGE_DEVICE={resources.device} decaymerge {params.command} > {log} 2>&1"
 
 
 rule gather:
     input:
-        evaluations=of_experiment(rules.evaluate.output),
-        code=modules("evaluate", "collapse", "statistics", "store"),
+        evaluations=of_experiment(layout.EVALUATED),
     output:
         summary=layout.result(layout.SUMMARY),
         table=layout.result(layout.TABLE, ".csv"),
@@ -42,6 +41,7 @@ rule gather:
     resources:
         **asks(estimates.gather),
     params:
+        code=code("gather"),
         settings=settings(jobs.GatherJob),
         results=lambda wildcards, output: Path(output.summary).parents[1],
     message:
@@ -53,7 +53,6 @@ rule gather:
 rule hypotheses:
     input:
         summaries=expand(rules.gather.output.summary, experiment=CONFIG.summed),
-        code=modules("hypotheses", "collapse", "statistics", "store"),
     output:
         "results/hypotheses.csv",
     log:
@@ -63,6 +62,7 @@ rule hypotheses:
     resources:
         **asks(estimates.VERDICTS),
     params:
+        code=code("hypotheses"),
         settings=ORIGINS.job(jobs.HypothesesJob).model_dump_json(),
     message:
         "Judge the hypotheses about sums of networks"

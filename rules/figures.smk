@@ -14,7 +14,6 @@ rule draw:
             for name in PICTURES[wildcards.figure].names
             for file in expand(SOURCES[PICTURES[wildcards.figure].reads], experiment=name, model=name)
         ],
-        code=modules("figures", "capacity", "hypotheses", "collapse", "statistics", "architectures", "store"),
     output:
         pdf=layout.result(layout.FIGURE, ".pdf"),
         png=report(
@@ -30,6 +29,7 @@ rule draw:
     resources:
         **asks(estimates.figure),
     params:
+        code=code("figures"),
         settings=settings(jobs.FigureJob),
         caption=lambda wildcards: PICTURES[wildcards.figure].caption,
     message:
@@ -41,7 +41,6 @@ rule draw:
 rule table1:
     input:
         scans=expand(rules.scan_model.output, model=MODELS),
-        code=modules("figures", "capacity", "hypotheses", "collapse", "statistics", "architectures", "store"),
     output:
         report(
             "results/figures/table1.md",
@@ -56,6 +55,7 @@ rule table1:
     resources:
         **asks(estimates.figure([])),
     params:
+        code=code("figures"),
         settings=ORIGINS.job(jobs.FigureJob, figure="table1").model_dump_json(),
         caption=Picture("table1", list(MODELS)).caption,
     message:

@@ -1,27 +1,27 @@
 """Merged networks of every merge set: each pair of tasks, and all tasks where there are more than two."""
 
+for part, name, experiments in parts_of("merge"):
 
-rule merge:
-    input:
-        own=of_tasks(rules.train.output),
-        tasks=lambda wildcards: (
-            of_tasks(rules.tasks.output)(wildcards)
-            if asks_for_inputs(EXPERIMENTS[wildcards.experiment].merges)
-            else []
-        ),
-        code=modules("low_rank", "merge", "merge_methods", "network", "store"),
-    output:
-        weights(layout.result(layout.MERGED)),
-    log:
-        layout.log(layout.MERGED),
-    benchmark:
-        layout.benchmark(layout.MERGED)
-    resources:
-        **asks(estimates.merge),
-    params:
-        settings=settings(jobs.MergeJob),
-        tasks=lambda wildcards, input: [f"--tasks={path}" for path in input.get("tasks")],
-    message:
-        "Merge {wildcards.experiment}/{wildcards.merge_set} at λ = {wildcards.weight_decay}, seeds {wildcards.block}"
-    shell:
-        "decaymerge merge {output} {input.own} {params.tasks:q} --settings {params.settings:q} > {log} 2>&1"
+    rule:
+        name:
+            name
+        input:
+            unpack(reads("merge", part)),
+        output:
+            written("merge", part),
+        log:
+            layout.log(first_of("merge", part)),
+        benchmark:
+            layout.benchmark(first_of("merge", part))
+        wildcard_constraints:
+            experiment=one_of(experiments),
+        resources:
+            **asks(estimates.merge, len(part)),
+        params:
+            code=code("merge"),
+            settings=settings_of("merge", part),
+            command=command("merge", part),
+        message:
+            f"Merge {{wildcards.experiment}}{described(part)}, seeds {{wildcards.block}}"
+        shell:
+            "decaymerge {params.command} > {log} 2>&1"

@@ -6,18 +6,6 @@ rule overview:
         results=expand(rules.gather.output.summary, experiment=CONFIG.summarised)
         + expand(rules.check_claims.output.traces, experiment=CLAIMED)
         + expand(rules.scan_model.output, model=MODELS),
-        code=modules(
-            "figures",
-            "capacity",
-            "hypotheses",
-            "collapse",
-            "statistics",
-            "scan",
-            "checkpoint",
-            "architectures",
-            "model_files",
-            "store",
-        ),
     output:
         report(
             "results/overview.html",
@@ -32,6 +20,7 @@ rule overview:
     resources:
         **asks(estimates.figure([])),
     params:
+        code=code("overview"),
         settings=CONFIG.model_dump_json(exclude_unset=True),
     message:
         "Write the page of settings, scans and origin, for the report"

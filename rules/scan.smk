@@ -4,7 +4,6 @@
 rule scan_model:
     input:
         checkpoint=lambda wildcards: shared(models.files_of(MODELS[wildcards.model], RESOURCES)),
-        code=modules("scan", "checkpoint", "architectures", "model_files", "store"),
     output:
         layout.result(layout.SCAN),
     log:
@@ -14,6 +13,7 @@ rule scan_model:
     resources:
         **asks(estimates.SCAN),
     params:
+        code=code("scan"),
         arguments=lambda wildcards: model_arguments(MODELS[wildcards.model]),
         exceptions=lambda wildcards: exceptions(MODELS[wildcards.model]),
         cache=RESOURCES,

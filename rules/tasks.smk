@@ -1,23 +1,27 @@
 """Inputs and labels of every task."""
 
+for part, name, experiments in parts_of("tasks"):
 
-rule tasks:
-    input:
-        data=lambda wildcards: shared(
-            EXPERIMENTS[wildcards.experiment].named_tasks[wildcards.task].files(RESOURCES)
-        ),
-        code=modules("tasks", "fetch", "seeding", "store"),
-    output:
-        layout.result(layout.TASKS),
-    log:
-        layout.log(layout.TASKS),
-    benchmark:
-        layout.benchmark(layout.TASKS)
-    resources:
-        **asks(estimates.tasks),
-    params:
-        settings=settings(jobs.TasksJob),
-    message:
-        "Make task {wildcards.experiment}/{wildcards.task}, seeds {wildcards.block}"
-    shell:
-        "decaymerge tasks --settings {params.settings:q} -- {output} {input.data:q} > {log} 2>&1"
+    rule:
+        name:
+            name
+        input:
+            unpack(reads("tasks", part)),
+        output:
+            written("tasks", part),
+        log:
+            layout.log(first_of("tasks", part)),
+        benchmark:
+            layout.benchmark(first_of("tasks", part))
+        wildcard_constraints:
+            experiment=one_of(experiments),
+        resources:
+            **asks(estimates.tasks, len(part)),
+        params:
+            code=code("tasks"),
+            settings=settings_of("tasks", part),
+            command=command("tasks", part),
+        message:
+            f"Make the data of {{wildcards.experiment}}{described(part)}, seeds {{wildcards.block}}"
+        shell:
+            "decaymerge {params.command} > {log} 2>&1"

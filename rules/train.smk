@@ -1,23 +1,28 @@
-"""Training of own networks, a job for each task, λ and block of seeds."""
+"""Training of own networks, of as many tasks and λ in one job as fill some minutes."""
 
+for part, name, experiments in parts_of("train"):
 
-rule train:
-    input:
-        tasks=rules.tasks.output,
-        code=modules("train", "network", "gradient", "measure", "seeding", "store"),
-    output:
-        weights(layout.result(layout.TRAINED)),
-    log:
-        layout.log(layout.TRAINED),
-    benchmark:
-        layout.benchmark(layout.TRAINED)
-    resources:
-        **asks(estimates.train),
-        **DEVICE,
-    params:
-        settings=settings(jobs.TrainJob),
-    message:
-        "Train {wildcards.experiment}/{wildcards.task} at λ = {wildcards.weight_decay}, seeds {wildcards.block}"
-    shell:
-        "decaymerge train {input.tasks} {output} --settings {params.settings:q}"
-        " --device {resources.device} > {log} 2>&1"
+    rule:
+        name:
+            name
+        input:
+            unpack(reads("train", part)),
+        output:
+            written("train", part),
+        log:
+            layout.log(first_of("train", part)),
+        benchmark:
+            layout.benchmark(first_of("train", part))
+        wildcard_constraints:
+            experiment=one_of(experiments),
+        resources:
+            **asks(estimates.train, len(part)),
+            **DEVICE,
+        params:
+            code=code("train"),
+            settings=settings_of("train", part),
+            command=command("train", part),
+        message:
+            f"Train {{wildcards.experiment}}{described(part)}, seeds {{wildcards.block}}"
+        shell:
+            "DECAYMERGE_DEVICE={resources.device} decaymerge {params.command} > {log} 2>&1"

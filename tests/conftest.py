@@ -21,6 +21,7 @@ from builders import smoke_config
 from commands import SnakemakeServer
 from decaymerge import store
 from decaymerge.fetch import fashion_mnist
+from decaymerge.workflow.parts import STAGES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -116,16 +117,22 @@ class Workflow:
 
 
 def jobs_by_rule(output: str) -> Counter[str]:
-    """Number of jobs by rule in the output of a dry run, target rules left out."""
-    jobs = re.findall(r"^(\w+) +(\d+)$", output, flags=re.MULTILINE)
+    """Number of jobs by rule in the output of a dry run, target rules left out; all parts of a stage together."""
+    jobs = re.findall(r"^([\w+.-]+) +(\d+)$", output, flags=re.MULTILINE)
     assert jobs or "Nothing to be done" in output, output
-    return Counter({rule: int(count) for rule, count in jobs if rule not in ("total", "all")})
+    counts: Counter[str] = Counter()
+    for rule, count in dict(jobs).items():  # the table is printed twice
+        if rule not in ("total", "all"):
+            stage = rule.split("_")[0]
+            counts[stage if stage in STAGES else rule] += int(count)
+    return counts
 
 
 def outputs(output: str) -> set[str]:
     """Files that the commands in the output of a dry run would write."""
-    commands = re.findall(r"^Shell command: decaymerge [\w-]+ (.*)$", output, re.MULTILINE)
-    return {word for command in commands for word in command.split() if word.startswith("results/")}
+    commands = re.findall(r"^Shell command: .*decaymerge [\w-]+ (.*)$", output, re.MULTILINE)
+    words = (word.strip("'") for command in commands for word in command.split())
+    return {word for word in words if word.startswith("results/")}
 
 
 def assert_same_results(folder: Path, expected: Path) -> None:

@@ -150,7 +150,7 @@ def test_estimates_grow_with_every_size() -> None:
         assert estimates.train(large).megabytes > estimates.train(small).megabytes
         assert estimates.evaluate(large, 2).megabytes > estimates.evaluate(small, 2).megabytes
     long = Experiment.model_validate({**given, "training": {**given["training"], "steps": 10**6}})
-    assert estimates.train(long).minutes > 10 * estimates.train(small).minutes
+    assert estimates.train(long).minutes() > 10 * estimates.train(small).minutes()
 
 
 @pytest.mark.default_run
@@ -187,4 +187,4 @@ def check_within(file: Path, estimate: Estimate) -> None:
     with file.open() as stream:
         (row,) = csv.DictReader(stream, delimiter="\t")
     assert float(row["max_rss"]) <= estimate.megabytes - estimates.SNAKEMAKE, file
-    assert float(row["s"]) <= 60 * estimate.minutes, file
+    assert float(row["s"]) <= 60 * estimate.minutes(), file

@@ -1,6 +1,7 @@
 """The workflow as a module of another one, which has a configuration of its own and other rules."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -60,9 +61,8 @@ def test_module_plans_the_jobs_of_the_workflow_alone(tmp_path: Path, prefix: str
     done = snakemake(tmp_path, prefix, "--dry-run")
     (tmp_path / "alone").mkdir()
     alone = Workflow(tmp_path / "alone", smoke_config()).planned()
-    assert jobs_by_rule(done.stdout + done.stderr) == {f"d_{rule}": n for rule, n in alone.items()} | {
-        "copy": 1
-    }
+    of_module = jobs_by_rule((done.stdout + done.stderr).replace("\nd_", "\n"))
+    assert of_module == alone | Counter(copy=1)
 
 
 @pytest.mark.parametrize("prefix", ["", pytest.param("parts/", marks=pytest.mark.slow)])

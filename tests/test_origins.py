@@ -61,7 +61,7 @@ def test_results_without_records_of_other_settings_are_refused(change: str, copi
     assert done.returncode == 1 and expected in text
     assert ".snakemake has no record of it" in text and "put .snakemake back" in text
     shutil.rmtree(copied.folder / "results")
-    assert copied.planned()["train"] == 20
+    assert len([file for file in copied.planned_outputs() if "/train/" in file]) == 20
 
 
 def test_a_single_file_without_a_record(copied: Workflow) -> None:

@@ -13,7 +13,7 @@ import xarray as xr
 
 from builders import BALANCED, gaussian_data, gaussian_job, train, train_job, trained
 from decaymerge import store
-from decaymerge.train.restart import RestartFile, identity_of
+from decaymerge.train.restart import RestartFile
 
 DATA = gaussian_data()
 OPTIMISERS: dict[str, dict[str, Any]] = {
@@ -57,7 +57,7 @@ class KilledAfter(RestartFile):
 def test_a_killed_run_ends_as_one_that_was_not(optimiser: str, tmp_path: Path) -> None:
     job = train_job(**OPTIMISERS[optimiser])
     undisturbed = trained(**OPTIMISERS[optimiser])
-    path, identity = tmp_path / "out.nc", identity_of(job, DATA)
+    path, identity = tmp_path / "out.nc", "x"
     for writes in (20, 30, 1):  # each run goes on where the one before was killed
         with pytest.raises(Killed):
             train(job, DATA, KilledAfter(path, identity, writes))
@@ -66,14 +66,18 @@ def test_a_killed_run_ends_as_one_that_was_not(optimiser: str, tmp_path: Path) -
     xr.testing.assert_identical(train(job, DATA, last), undisturbed)
 
 
-@pytest.mark.parametrize("change", [{"weight_decay": 0.1}, {"steps": 201}, {"dtype": "float64"}])
-def test_another_run_does_not_take_up_the_state(change: dict[str, Any], tmp_path: Path) -> None:
-    job, path = train_job(), tmp_path / "out.nc"
+@pytest.mark.parametrize("change", [{"weight_decay": 0.1}, {"steps": 201}, {"dtype": "float64"}, None])
+def test_another_run_does_not_take_up_the_state(change: dict[str, Any] | None, tmp_path: Path) -> None:
+    job, path, data = train_job(), tmp_path / "out.nc", tmp_path / "data.nc"
+    store.write(DATA, data, gaussian_job())
+    identity = store.identity_of("train", job, [data])
     with pytest.raises(Killed):
-        train(job, DATA, KilledAfter(path, identity_of(job, DATA), 50))
-    assert RestartFile(path, identity_of(job, DATA), 30).state is not None
-    assert RestartFile(path, identity_of(train_job(**change), DATA), 30).state is None
-    assert RestartFile(path, identity_of(job, DATA.assign(inputs=DATA.inputs * 2)), 30).state is None
+        train(job, DATA, KilledAfter(path, identity, 50))
+    assert RestartFile(path, store.identity_of("train", job, [data]), 30).state is not None
+    if change is None:
+        store.write(DATA.assign(inputs=DATA.inputs * 2), data, gaussian_job())
+    other = store.identity_of("train", train_job(**(change or {})), [data])
+    assert RestartFile(path, other, 30).state is None
 
 
 @pytest.mark.parametrize("kept", [0, 100, -1])

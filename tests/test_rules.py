@@ -19,29 +19,29 @@ from conftest import REPOSITORY, Workflow
 from decaymerge import claims, store
 from decaymerge.config import parse
 from decaymerge.config.figures import COMPARISONS, FIGURES, Picture
+from decaymerge.workflow.code import MODULES as MODULES_OF
 from decaymerge.workflow.labels import figure_labels
 
 PACKAGE = REPOSITORY / "src/decaymerge"
 RULES = "\n".join(path.read_text() for path in sorted(REPOSITORY.glob("rules/*.smk")))
-FETCHES = {"fetch_model"}
-"""Rules that list no code: what they fetch is verified by its content."""
-
+FETCHES = {"fetch", "fetch-model"}
+"""Commands whose result is verified by its content."""
 PASS_SETTINGS_ON = {"config", "workflow", "errors", "progress", "provenance", "atomic"}
 """Modules that decide no result: all settings reach a job through its params, defaults included."""
 
 IMPORTED_ONLY = {
-    "scan_model": {"figures", "capacity", "hypotheses", "collapse", "statistics"},
+    "scan": {"figures", "capacity", "hypotheses", "collapse", "statistics"},
     "gather": {"measure", "network"},
-    "check_scan": {"gradient", "low_rank", "measure", "merge", "merge_methods", "network"},
-    "gather_claims": {"gradient", "low_rank", "measure", "merge", "merge_methods", "network"},
-    "claims_page": {"gradient", "low_rank", "measure", "merge", "merge_methods", "network"},
+    "check-scan": {"gradient", "low_rank", "measure", "merge", "merge_methods", "network"},
+    "gather-claims": {"gradient", "low_rank", "measure", "merge", "merge_methods", "network"},
+    "claims-page": {"gradient", "low_rank", "measure", "merge", "merge_methods", "network"},
 }
-"""Modules that a rule's command imports, and of which it calls no function."""
+"""Modules that a command imports, and of which it calls no function."""
 
 CHECKS = {"digests", "reading"}
 """Modules that refuse, and change no result."""
-LOCATE_INPUTS = {"scan_model": {"fetch"}}
-"""Modules that find a rule's files, which are inputs of it themselves."""
+LOCATE_INPUTS = {"scan": {"fetch"}}
+"""Modules that find a command's files, which are inputs of its rule themselves."""
 
 
 def module_files() -> dict[str, Path]:
@@ -93,23 +93,6 @@ def known(*names: str) -> Iterator[str]:
             return
 
 
-def rule_texts() -> dict[str, str]:
-    """Text of every rule that calls a command."""
-    rules = re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", RULES, re.MULTILINE | re.DOTALL)
-    return {name: text for name, text in rules if "decaymerge " in text}
-
-
-def listed_modules(rule: str) -> set[str]:
-    """Modules in the rule's list."""
-    lists = re.findall(r"modules\(([^)]*)\)", rule_texts()[rule])
-    return {name for names in lists for name in re.findall(r'"(\w+)"', names)}
-
-
-def command_of(rule: str) -> str:
-    (command,) = re.findall(r'"decaymerge ([\w-]+)', rule_texts()[rule])
-    return str(command)
-
-
 def modules_of_command(command: str) -> set[str]:
     """First names of the modules that a command imports, but not through those that pass settings on."""
     (function,) = (
@@ -127,15 +110,20 @@ def modules_of_command(command: str) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-@pytest.mark.parametrize("rule", sorted(rule_texts().keys() - FETCHES))
-def test_code_of_a_rule_is_every_module_that_its_command_uses(rule: str) -> None:
-    exempt = IMPORTED_ONLY.get(rule, set()) | LOCATE_INPUTS.get(rule, set()) | CHECKS
-    assert listed_modules(rule) == modules_of_command(command_of(rule)) - exempt
+@pytest.mark.parametrize("command", MODULES_OF)
+def test_code_of_a_command_is_every_module_that_it_uses(command: str) -> None:
+    exempt = IMPORTED_ONLY.get(command, set()) | LOCATE_INPUTS.get(command, set()) | CHECKS
+    assert set(MODULES_OF[command]) == modules_of_command(command) - exempt
 
 
-def test_every_command_of_the_rules_exists_and_every_list_is_read() -> None:
-    assert {command_of(rule) for rule in rule_texts()} <= set(command_names())
-    assert RULES.count("code=modules(") == len(rule_texts().keys() - FETCHES)
+def test_every_rule_that_computes_has_the_code_of_its_command() -> None:
+    assert MODULES_OF.keys() <= set(command_names())
+    commands = set()
+    for rule in re.findall(r"^ *rule(?: \w+)?:\n(.*?)(?=^\S|\Z)", RULES, re.MULTILINE | re.DOTALL):
+        called = re.findall(r'decaymerge ([\w-]+)|command=command\("(\w+)"', rule)
+        commands |= (names := {name for pair in called for name in pair if name} - FETCHES)
+        assert set(re.findall(r'code=code\("([\w-]+)"\)', rule)) == names
+    assert commands == MODULES_OF.keys()
 
 
 def functions_of(names: set[str]) -> Iterator[FunctionType]:
@@ -168,20 +156,20 @@ def forbidden(names: set[str]) -> Iterator[None]:
             function.__code__ = code
 
 
-@pytest.mark.parametrize("rule", IMPORTED_ONLY)
+@pytest.mark.parametrize("command", IMPORTED_ONLY)
 def test_modules_that_are_imported_only_are_not_called(
-    finished: Workflow, rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Workflow, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a copy of the smoke run's results, with few of its claims."""
-    output = finished.dry_run("--forcerun", rule)
-    lines = re.findall(rf"^Shell command: (decaymerge {command_of(rule)} .*)$", output, re.MULTILINE)
+    output = finished.dry_run("--forceall")
+    lines = re.findall(rf"^Shell command: (decaymerge {command} .*)$", output, re.MULTILINE)
     arguments = shlex.split(re.sub(r"(> \S+ )?2>&1.*$", "", lines[0]))[1:]
     shutil.copytree(finished.folder / "results", tmp_path / "results")
     page_of = tmp_path / "results/claims.json"
     verdicts = claims.read(page_of)
     claims.write([one for one in verdicts if one.claim in ("identity", "scan_same_order")], page_of)
     monkeypatch.chdir(tmp_path)
-    with forbidden(IMPORTED_ONLY[rule]):
+    with forbidden(IMPORTED_ONLY[command]):
         done = decaymerge(*arguments)
     assert done.returncode == 0, done.stderr
 

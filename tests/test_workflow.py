@@ -71,11 +71,9 @@ def test_second_run_does_nothing(finished: Workflow) -> None:
 
 def test_one_more_weight_decay_adds_its_own_jobs(finished: Workflow) -> None:
     finished.config["experiments"]["weight_decay"]["training"]["weight_decay"].append("3e-3")
-    files = assert_planned(
-        finished, {"train": 2, "merge": 1, "evaluate": 1, "gather": 1, "hypotheses": 1}, {"figure3"}
-    )
-    trained = {path for path in files if "/train/" in path}
-    assert trained == {f"results/weight_decay/train/{task}/weight_decay=0.003/seeds=0-1.nc" for task in "ab"}
+    jobs = {"train": 1, "merge": 1, "evaluate": 1, "gather": 1, "hypotheses": 1}
+    files = assert_planned(finished, jobs, {"figure3"})
+    assert {path.split("/")[1] for path in files if "/train/" in path} == {"weight_decay"}
 
 
 def test_another_order_of_weight_decays_is_the_same_sweep(finished: Workflow) -> None:
@@ -87,7 +85,7 @@ def test_another_order_of_weight_decays_is_the_same_sweep(finished: Workflow) ->
 
 def test_more_seeds_add_blocks_only(finished: Workflow) -> None:
     finished.config["experiments"]["independent"]["seeds"] = 4
-    jobs = {"tasks": 2, "train": 2, "merge": 1, "evaluate": 1, "gather": 1, "hypotheses": 1}
+    jobs = {"tasks": 1, "train": 1, "merge": 1, "evaluate": 1, "gather": 1, "hypotheses": 1}
     blocks = {path for path in assert_planned(finished, jobs, {"figure3"}) if "seeds=" in path}
     assert all(path.startswith("results/independent/") for path in blocks)
     assert {path for path in blocks if "/train/" in path} == {
@@ -98,14 +96,14 @@ def test_more_seeds_add_blocks_only(finished: Workflow) -> None:
 def test_step_size_reruns_that_experiment_from_training_on(finished: Workflow) -> None:
     finished.config["experiments"]["independent"]["training"]["step_size"] = 0.5
     files = assert_planned(
-        finished, {"train": 2, "merge": 1, "evaluate": 1, "gather": 1, "hypotheses": 1}, {"figure3"}
+        finished, {"train": 1, "merge": 1, "evaluate": 1, "gather": 1, "hypotheses": 1}, {"figure3"}
     )
     assert not any("results/same_inputs" in path for path in files if "/train/" in path)
 
 
 def test_samples_rerun_that_experiment_from_its_tasks_on(finished: Workflow) -> None:
     finished.config["experiments"]["independent"]["tasks"]["samples"] = 50
-    jobs = {"tasks": 2, "train": 2, "merge": 1, "evaluate": 1, "gather": 1, "hypotheses": 1}
+    jobs = {"tasks": 1, "train": 1, "merge": 1, "evaluate": 1, "gather": 1, "hypotheses": 1}
     assert_planned(finished, jobs, {"figure3"})
 
 
@@ -185,7 +183,7 @@ def test_weights_go_where_they_are_not_kept(smoke: Workflow, tmp_path: Path) -> 
     xr.testing.assert_equal(store.read(tmp_path / targets[0]), store.read(kept / "linear_gf/summary.nc"))
     assert workflow.planned(*targets) == NOTHING
     config["experiments"]["linear_gf"]["training"]["weight_decay"].append(3e-3)
-    assert_planned(workflow, {"train": 2, "merge": 1, "evaluate": 1, "gather": 1}, target=targets[0])
+    assert_planned(workflow, {"train": 1, "merge": 1, "evaluate": 1, "gather": 1}, target=targets[0])
 
 
 def test_three_tasks_are_merged_in_pairs_and_all(finished: Workflow) -> None:
@@ -193,7 +191,7 @@ def test_three_tasks_are_merged_in_pairs_and_all(finished: Workflow) -> None:
         "tasks": smoke_config()["experiments"]["independent"]["tasks"] | {"dim": 21},
         "task_count": 3,
     }
-    jobs = {"tasks": 3, "train": 3, "merge": 4, "evaluate": 4, "gather": 1}
+    jobs = {"tasks": 1, "train": 1, "merge": 1, "evaluate": 1, "gather": 1}
     assert_planned(finished, jobs, target="results/independent/summary.nc")
 
 
@@ -225,8 +223,9 @@ def test_edit_of_a_figure_module_redraws_only(finished: Workflow) -> None:
 
 def test_edit_of_the_trainer_retrains(finished: Workflow) -> None:
     with edited(finished, "train/gd.py"):
-        planned = finished.planned()
-    assert planned["train"] == 20 and "tasks" not in planned
+        files = finished.planned_outputs()
+    trained = {path for path in files if "/train/" in path}
+    assert len(trained) == 20 and "tasks" not in finished.planned()
 
 
 def test_edit_of_a_claim_checks_again_and_retrains_nothing(finished: Workflow) -> None:
@@ -237,7 +236,7 @@ def test_edit_of_a_claim_checks_again_and_retrains_nothing(finished: Workflow) -
 
 def test_one_more_decay_of_a_claimed_experiment(finished: Workflow) -> None:
     finished.config["experiments"]["linear_gf"]["training"]["weight_decay"].append(0.05)
-    assert_planned(finished, {"train": 2, "check_claims": 1, "gather_claims": 1, "claims_page": 1})
+    assert_planned(finished, {"train": 1, "check_claims": 1, "gather_claims": 1, "claims_page": 1})
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ import xarray as xr
 
 from decaymerge.atomic import atomic_file
 from decaymerge.config.base import Settings
-from decaymerge.digests import combined, digest
+from decaymerge.digests import combined, content_digest, digest
 from decaymerge.errors import UserError, listed
 from decaymerge.provenance import made_by, provenance
+from decaymerge.workflow.code import code
 
 UNITS = "1"
 """All quantities of this project are pure numbers."""
@@ -26,25 +27,58 @@ def describe(dataset: xr.Dataset, long_names: dict[str, str]) -> xr.Dataset:
     return dataset
 
 
-def write(dataset: xr.Dataset, path: Path, settings: Settings, *, compress: bool = False) -> None:
+def write(
+    dataset: xr.Dataset, path: Path, settings: Settings, *, identity: str = "", compress: bool = False
+) -> None:
     """Write ``dataset`` to ``path`` completely or not at all, with settings, seeds and provenance as attributes.
 
     Args:
         dataset: Data.
         path: The NetCDF file.
         settings: The job that made the data.
+        identity: What ``identity_of`` says of the job, if a later job may find the file and keep it.
         compress: Whether to compress the variables.
 
     Raises:
         UserError: the file cannot be written, as on a full disk.
     """
     seeds = dataset.coords["seed"].values.tolist() if "seed" in dataset.coords else []
+    known = {"identity": identity} if identity else {}
     dataset = dataset.assign_attrs(
-        settings=settings.model_dump_json(), seeds=",".join(map(str, seeds)), **provenance()
+        known, settings=settings.model_dump_json(), seeds=",".join(map(str, seeds)), **provenance()
     )
     encoding = {name: {"zlib": True, "complevel": 1} for name in dataset.data_vars} if compress else {}
     with atomic_file(path) as temporary:
         dataset.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
+
+
+def identity_of(command: str, settings: Settings, inputs: Sequence[Path]) -> str:
+    """Digest of what determines a result, but the libraries: settings, code, and the files that are read.
+
+    Args:
+        command: The command that makes the result.
+        settings: Its job.
+        inputs: The files. Of those that have an identity themselves, it stands for their content.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    digests = [
+        (path.suffix == ".nc" and _attribute(path, "identity")) or content_digest(path) for path in inputs
+    ]
+    return combined([code(command), digest(settings.model_dump_json()), *digests])
+
+
+def is_made(path: Path, identity: str) -> bool:
+    """Whether a file of this identity is there, so that it need not be made again."""
+    try:
+        found = path.is_file() and _attribute(path, "identity") == identity
+    except UserError:
+        return False  # it is damaged
+    if found:
+        path.touch()  # it is as new as the files that it was compared with
+        print(f"{path} is there already")
+    return found
 
 
 def read(path: Path, *needed: str) -> xr.Dataset:
@@ -83,7 +117,7 @@ def refuse_others(made_from: Sequence[str], paths: Sequence[Path]) -> None:
     """
     if not made_from:
         return
-    digests = [digest(_settings(path)) for path in paths]
+    digests = [digest(_attribute(path, "settings")) for path in paths]
     if len(made_from) == len(paths) > 1:
         others = [
             path for path, found, expected in zip(paths, digests, made_from, strict=True) if found != expected
@@ -97,11 +131,11 @@ def refuse_others(made_from: Sequence[str], paths: Sequence[Path]) -> None:
         )
 
 
-def _settings(path: Path) -> str:
-    """The settings with which a file was made, as JSON, or an empty text."""
+def _attribute(path: Path, name: str) -> str:
+    """An attribute of a NetCDF file, or an empty text."""
     try:
         with netCDF4.Dataset(path) as file:
-            return str(getattr(file, "settings", ""))
+            return str(getattr(file, name, ""))
     except OSError as error:
         raise _unreadable(path, error) from None
 

@@ -37,7 +37,9 @@ Cache = Annotated[
     Path, typer.Option(envvar="DECAYMERGE_CACHE", help="Folder for fetched files.", callback=_cache)
 ]
 CACHE = Path("resources")
-Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda if there is a GPU.")]
+Device = Annotated[
+    str, typer.Option(envvar="DECAYMERGE_DEVICE", help="cpu, cuda, or auto: cuda if there is a GPU.")
+]
 Partial = Annotated[
     bool, typer.Option("--partial", help="Go on with a checkpoint that lacks tensors of its class.")
 ]

@@ -61,7 +61,9 @@ def tasks(
     from decaymerge.workflow.jobs import TasksJob
 
     job = TasksJob.parse(settings)
-    store.write(stage.make(job, files or []), output, job, compress=True)
+    identity = store.identity_of("tasks", job, [path for path in files or [] if path.is_file()])
+    if not store.is_made(output, identity):
+        store.write(stage.make(job, files or []), output, job, identity=identity, compress=True)
 
 
 @app.command()
@@ -80,7 +82,7 @@ def train(
 
     from decaymerge import store
     from decaymerge import train as stage
-    from decaymerge.train.restart import RestartFile, identity_of
+    from decaymerge.train.restart import RestartFile
     from decaymerge.workflow.jobs import TrainJob
 
     # Weights that decay to nothing would otherwise become denormal numbers, which slow products many times.
@@ -88,11 +90,14 @@ def train(
     job = TrainJob.parse(settings)
     data = store.read(tasks, "inputs", "labels")
     store.refuse_others(job.made_from, [tasks])
-    restart = RestartFile(output, identity_of(job, data), restart_every)
+    identity = store.identity_of("train", job, [tasks])
+    if store.is_made(output, identity):
+        return
+    restart = RestartFile(output, identity, restart_every)
     torch_device = _device(device)
     networks = stage.train(job, data, torch_device, restart)
     networks = networks.assign_attrs(device=_device_name(torch_device))
-    store.write(networks, output, job)
+    store.write(networks, output, job, identity=identity)
     restart.remove()
 
 
@@ -115,7 +120,9 @@ def merge(
     own = [store.read(path, "W1", "loss") for path in networks]
     data = [store.read(path, "inputs") for path in tasks or []]
     store.refuse_others(job.made_from, [*networks, *(tasks or [])])
-    store.write(stage.merge(job, own, data), output, job)
+    identity = store.identity_of("merge", job, [*networks, *(tasks or [])])
+    if not store.is_made(output, identity):
+        store.write(stage.merge(job, own, data), output, job, identity=identity)
 
 
 @app.command()
@@ -138,10 +145,14 @@ def evaluate(
     data = [store.read(path, "inputs", "labels") for path in tasks]
     networks = [store.read(path, "W1", "loss") for path in own]
     merged_networks = None if merged is None else store.read(merged, "W1", "model")
-    store.refuse_others(job.made_from, [*tasks, *own, *([] if merged is None else [merged])])
+    files = [*tasks, *own, *([] if merged is None else [merged])]
+    store.refuse_others(job.made_from, files)
+    identity = store.identity_of("evaluate", job, files)
+    if store.is_made(output, identity):
+        return
     torch_device = _device(device)
     evaluation = stage.evaluate(job, data, networks, merged_networks, torch_device)
-    store.write(evaluation.assign_attrs(device=_device_name(torch_device)), output, job)
+    store.write(evaluation.assign_attrs(device=_device_name(torch_device)), output, job, identity=identity)
 
 
 @app.command()
@@ -201,6 +212,32 @@ def figures(
     shown = [store.read(path, *FIGURES[job.figure].needs) for path in files]
     store.refuse_others(job.made_from, files)
     stage.draw(job, shown, output)
+
+
+@app.command()
+def together(
+    commands: Annotated[
+        list[str], typer.Argument(help="Commands of this program, each with its arguments as one text.")
+    ],
+) -> None:
+    """Run several commands one after the other in one process, which starts PyTorch once.
+
+    A command that is refused stops no other.
+    """
+    import shlex
+    import sys
+
+    from decaymerge.cli import app as every_command
+
+    refused = 0
+    for line in commands:
+        try:
+            every_command(shlex.split(line), standalone_mode=False)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            refused += 1
+    if refused:
+        raise UserError(f"{refused} of {len(commands)} commands were refused")
 
 
 @app.command()

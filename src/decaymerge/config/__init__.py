@@ -5,7 +5,7 @@ Each stage's job gets only the part that it needs, see ``workflow/jobs.py``. Unk
 """
 
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -35,6 +35,10 @@ class Config(Settings):
     """What is drawn, and how."""
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     """Where tensors live. It does not determine a result, so changing it re-runs nothing."""
+    minutes_per_job: Annotated[float, Field(ge=0, le=10_000)] = 5
+    """Data, trainings, merges and evaluations of an experiment that take about as long on a slow core are one job.
+    At 0 each file has a job of its own. A job that runs again makes only the files that are missing or would
+    differ."""
     keep_weights: bool = True
     """Keep networks after they are evaluated and their claims checked. Without them a large sweep has a hundredth
     of its size, and a later job that needs a network trains it again."""

@@ -1,6 +1,5 @@
 """State of an unfinished run, kept next to its output: a run that was killed continues from it."""
 
-import hashlib
 import sys
 import time
 import zipfile
@@ -10,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from decaymerge.atomic import atomic_file
 from decaymerge.errors import UserError
-from decaymerge.workflow.jobs import TrainJob
 
 SHARE = 20
 """Writing the state takes at most about one part in this many of the time: large states are written less often."""
@@ -26,13 +23,14 @@ class RestartFile:
 
     Args:
         output: File that the run will write; the state lies hidden beside it.
-        identity: Digest of everything that determines the result.
+        identity: Digest of everything that determines the result, but the libraries (``store.identity_of``).
         every: Seconds between two writes.
     """
 
     def __init__(self, output: Path, identity: str, every: float) -> None:
         self.path = output.with_name(f".{output.name}.restart")
-        self.identity, self.every = identity, every
+        self.identity = " ".join([identity, *(version(name) for name in ("torch", "scipy"))])
+        self.every = every
         self.next = time.monotonic() + every
         self.state = self._read()
         """Arrays of a killed run with the same identity, or none."""
@@ -64,16 +62,3 @@ class RestartFile:
     def remove(self) -> None:
         """Remove the file, as the result is written."""
         self.path.unlink(missing_ok=True)
-
-
-def identity_of(job: TrainJob, tasks: xr.Dataset) -> str:
-    """Digest of everything that determines a run: its settings, data, training code and libraries."""
-    libraries = [version(name) for name in ("torch", "scipy")]
-    digest = hashlib.sha256(f"{job.model_dump_json()} {libraries}".encode())
-    for name in ("inputs", "labels"):
-        digest.update(tasks[name].values.tobytes())
-    package = Path(__file__).parents[1]
-    others = [package / f"{name}.py" for name in ("network", "gradient", "measure", "seeding")]
-    for module in sorted([*(package / "train").glob("*.py"), *others]):
-        digest.update(module.read_bytes())
-    return digest.hexdigest()

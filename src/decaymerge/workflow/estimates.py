@@ -38,12 +38,16 @@ class Estimate(NamedTuple):
 
     megabytes: int
     """Resident memory of the command and the Snakemakes around it, in 10⁶ bytes."""
-    minutes: int
-    """Wall time on one core."""
+    seconds: float
+    """Wall time of the work for one file, on a slow core."""
+
+    def minutes(self, files: int = 1) -> int:
+        """Wall time of a job that makes so many files one after the other."""
+        return round(START + files * self.seconds / 60)
 
 
 def _estimate(base: float, arrays: float, seconds: float) -> Estimate:
-    return Estimate(round(SNAKEMAKE + base + SPARE * arrays / MEGABYTE), round(START + seconds / 60))
+    return Estimate(round(SNAKEMAKE + base + SPARE * arrays / MEGABYTE), seconds)
 
 
 class Sizes:
@@ -110,19 +114,22 @@ def train(experiment: Experiment) -> Estimate:
     return _estimate(TORCH + SCIPY * solver, arrays, steps * (flops + overhead))
 
 
-def merge(experiment: Experiment, task_count: int) -> Estimate:
-    """Networks of ``task_count`` tasks; merged ones, apart and together."""
-    sizes = block_sizes(experiment)
+def merge(experiment: Experiment, task_count: int | None = None) -> Estimate:
+    """Networks of ``task_count`` tasks, by default of the largest merge set; merged ones, apart and together."""
+    sizes, task_count = block_sizes(experiment), task_count or _largest_merge_set(experiment)
     return _estimate(TORCH, (task_count + 2 * len(experiment.merges)) * sizes.kept, 0)
 
 
-def evaluate(experiment: Experiment, task_count: int) -> Estimate:
+def evaluate(experiment: Experiment, task_count: int | None = None) -> Estimate:
     """Own and merged networks of ``task_count`` tasks, one of them in parts as well, and a layer in float64.
+
+    By default those of the largest merge set.
 
     Margins of one model, with the loss of each. With ``gap_by_layer``, outputs of the networks between own and sum
     for one task, and their differences.
     """
     sizes, merged = block_sizes(experiment), len(experiment.merges)
+    task_count = task_count or _largest_merge_set(experiment)
     networks = (task_count + merged + 1) * sizes.kept + 2 * task_count * (sizes.data + sizes.test_data)
     norms = 16 * sizes.seeds * sizes.steps * sizes.largest_layer
     between = 2 * (experiment.network.depth + 1) * experiment.gap_by_layer
@@ -132,6 +139,10 @@ def evaluate(experiment: Experiment, task_count: int) -> Estimate:
     margins = max(rows, test_rows, between * rows) * sizes.itemsize
     arrays = networks + max(norms, 5 * margins)
     return _estimate(TORCH + EVALUATION, arrays, flops / FLOPS[experiment.training.dtype])
+
+
+def _largest_merge_set(experiment: Experiment) -> int:
+    return max(map(len, experiment.merge_sets.values()))
 
 
 def gather(experiment: Experiment) -> Estimate:
@@ -164,10 +175,10 @@ def claims(experiment: Experiment) -> Estimate:
     return _estimate(TORCH + SCIPY, arrays, seconds)
 
 
-FETCH = Estimate(800, 120)
-SCAN = Estimate(2000, 60)
+FETCH = Estimate(800, 7200)
+SCAN = Estimate(2000, 3600)
 """One matrix is in memory at a time, and settings do not tell how large it is: GPT-J's largest takes 800 MB."""
-VERDICTS = Estimate(800, START)
+VERDICTS = Estimate(800, 0)
 """Of a scan, or gathered."""
-CLAIMS_PAGE = Estimate(1400, 4 * START)
+CLAIMS_PAGE = Estimate(1400, 900)
 """Two processes draw; a scheduler counted 1.19 GB with the two Snakemakes around them."""
