@@ -13,12 +13,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
+from decaymerge.workflow.parts import STAGES
+
 
 class Overhead(NamedTuple):
     """Time of a run, in seconds."""
 
     seconds_by_rule: dict[str, list[float]]
-    """Wall time of each job, by rule."""
+    """Wall time of each job, by rule; all parts of a stage together."""
     wall: float
     """Time from the first job's start to the last job's end."""
     commands: float
@@ -40,7 +42,8 @@ def overhead_of(folder: Path, cores: int) -> Overhead:
             measured += csv.DictReader(stream, delimiter="\t")
     seconds_by_rule: dict[str, list[float]] = defaultdict(list)
     for job in jobs:
-        seconds_by_rule[job["rule"]].append(job["endtime"] - job["starttime"])
+        stage = job["rule"].split("_")[0]
+        seconds_by_rule[stage if stage in STAGES else job["rule"]].append(job["endtime"] - job["starttime"])
     return Overhead(
         seconds_by_rule=seconds_by_rule,
         wall=max(job["endtime"] for job in jobs) - min(job["starttime"] for job in jobs),

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.workflow]
 # What a test may not wait for; all else is the profile's.
 OPTIONS = f"""
     --profile {REPOSITORY}/profiles/slurm
-    --default-resources slurm_partition={PARTITION} slurm_account={ACCOUNT} in_group=1
+    --default-resources slurm_partition={PARTITION} slurm_account={ACCOUNT}
     --slurm-init-seconds-before-status-checks 2 --seconds-between-status-checks 2 --latency-wait 15
 """.split()
 WEIGHTS = "results/trained/train/a/weight_decay={}/seeds=0-{}.nc"
@@ -35,8 +35,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def trainings(steps: int, weight_decay: list[float], seeds: int) -> dict[str, Any]:
-    """A configuration of one task, whose trainings take a time that grows with ``steps`` and ``seeds``."""
+    """A configuration of one task, whose trainings are jobs of their own, and take as long as ``steps`` say."""
     return {
+        "minutes_per_job": 0,
         "experiments": {
             "trained": {
                 "tasks": {"dataset": "gaussian", "dim": 100, "samples": 1000},
