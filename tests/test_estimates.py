@@ -12,7 +12,7 @@ from builders import REPOSITORY
 from decaymerge.config import parse
 from decaymerge.config.base import load
 from decaymerge.config.experiment import Experiment
-from decaymerge.workflow import estimates, jobs, layout
+from decaymerge.workflow import estimates, jobs, layout, parts
 from decaymerge.workflow.estimates import Estimate
 
 BASE = 250
@@ -180,11 +180,11 @@ def test_jobs_of_the_default_run_stayed_within_their_estimates() -> None:
         measured |= dict.fromkeys(files, estimates.figure(experiments))
     for file, estimate in measured.items():
         check_within(file, estimate)
-    assert len(measured) > 200
+    assert len(measured) > 100
 
 
 def check_within(file: Path, estimate: Estimate) -> None:
     with file.open() as stream:
         (row,) = csv.DictReader(stream, delimiter="\t")
     assert float(row["max_rss"]) <= estimate.megabytes - estimates.SNAKEMAKE, file
-    assert float(row["s"]) <= 60 * estimate.minutes(), file
+    assert float(row["s"]) <= 60 * estimate.minutes(parts.MOST), file

@@ -125,8 +125,9 @@ def test_a_job_that_runs_again_makes_only_what_is_missing_or_would_differ(copied
     new = {path for path in after if path not in before}
     assert len(new) == len(places) + 1 and all("/weight_decay=0.003/" in path for path in new)
     assert {path for path in before if after[path] != before[path]} == {"weight_decay/summary.nc"}
-    (copied.folder / "results/weight_decay/train/a/weight_decay=0.003/seeds=0-1.nc").unlink()
-    copied.run(target)
+    lost = "results/weight_decay/train/a/weight_decay=0.003/seeds=0-1.nc"
+    (copied.folder / lost).unlink()
+    copied.run(target, lost)
     assert contents(copied) == after
     assert "Nothing to be done" in copied.dry_run(target)
 
