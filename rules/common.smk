@@ -99,7 +99,7 @@ DEVICE = {"device": CONFIG.device, "gpu": int(CONFIG.device == "cuda")}
 
 def parts_of(stage):
     """The parts of a stage, each with the name of its rule and the experiments that have it."""
-    found = parts.parts(stage, EXPERIMENTS, CONFIG.minutes_per_job)
+    found = parts.parts(stage, ORIGINS, RESOURCES)
     names = parts.rule_names(stage, found)
     return [(part, names[part], experiments) for part, experiments in found.items()]
 

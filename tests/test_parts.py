@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import shlex
 import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +19,10 @@ from decaymerge import store
 from decaymerge.config import parse
 from decaymerge.digests import content_digest
 from decaymerge.workflow import layout, parts
+from decaymerge.workflow.origins import Origins
 
 EXPERIMENT: dict[str, Any] = {
-    "tasks": {"dataset": "gaussian", "dim": 60, "samples": 20},
+    "tasks": {"dataset": "gaussian", "dim": 48, "samples": 20},
     "network": {"hidden": [10]},
     "training": {"step_size": 0.1, "steps": 10, "weight_decay": [0, 1e-3, 1e-2, 2e-2, 3e-2]},
     "seeds": 2,
@@ -38,10 +41,14 @@ EXPERIMENTS: dict[str, Any] = {
 @pytest.mark.parametrize("minutes", [0, 1, 5, 100])
 @pytest.mark.parametrize("stage", parts.STAGES)
 def test_every_file_is_of_one_part(stage: str, minutes: float) -> None:
-    experiments = parse({"experiments": EXPERIMENTS}).experiments
-    found = parts.parts(stage, experiments, minutes)
+    config = parse({"experiments": EXPERIMENTS, "minutes_per_job": minutes})
+    experiments = config.experiments
+    found = parts.parts(stage, Origins(config), Path("resources"))
     for name, experiment in experiments.items():
         values = parts.STAGES[stage].wildcards(experiment)
+        if not values:
+            assert stage == "merge" and not experiment.merges
+            continue
         files = [tuple(zip(values, one, strict=True)) for one in itertools.product(*values.values())]
         of_experiment = [part for part, names in found.items() if name in names]
         if any(map(parts.is_open, of_experiment)):
@@ -56,8 +63,9 @@ def test_every_file_is_of_one_part(stage: str, minutes: float) -> None:
 
 
 def test_experiments_of_the_same_files_share_a_rule_that_says_which() -> None:
-    experiments = parse({"experiments": EXPERIMENTS}).experiments
-    found = parts.parts("train", experiments, 5)
+    config = parse({"experiments": EXPERIMENTS})
+    experiments = config.experiments
+    found = parts.parts("train", Origins(config), Path("resources"))
     names: dict[str, list[str]] = {name: [] for name in experiments}
     for part, rule in parts.rule_names("train", found).items():
         for experiment in found[part]:
@@ -66,6 +74,19 @@ def test_experiments_of_the_same_files_share_a_rule_that_says_which() -> None:
     assert names["twelve"] == ["train_a_to_f_0_to_0.03", "train_g_to_l_0_to_0.03"]
     assert names["one"] == ["train"]
     assert len(names["long"]) > 2 and {rule.split("_")[1] for rule in names["long"]} == {"a", "b"}
+
+
+@pytest.mark.parametrize("stage", parts.STAGES)
+def test_a_shell_takes_the_longest_command(stage: str) -> None:
+    many = {"task_count": 24, "merge_first": list(range(2, 25)), "seeds": 2000, "seeds_per_job": 1000}
+    config = parse({"experiments": {"many": EXPERIMENT | many}, "minutes_per_job": 10_000})
+    origins, length = Origins(config), 0
+    for part in parts.parts(stage, origins, Path("resources")):
+        files = parts.files_of(part, {"experiment": "many", "block": "1000-1999"})
+        lines = [parts.arguments(stage, origins, file, Path("results"), Path("resources")) for file in files]
+        length = max(length, len(" ".join(shlex.quote(shlex.join(line)) for line in lines)))
+    assert (stage == "train" or length > 60_000) and length < 120_000
+    subprocess.run(["bash", "-c", f": {'x' * length}"], check=True)
 
 
 def test_one_command_that_is_refused_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ def trainings(steps: int, weight_decay: list[float], seeds: int) -> dict[str, An
                 },
                 "seeds": seeds,
             }
-        }
+        },
     }
 
 

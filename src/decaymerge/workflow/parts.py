@@ -7,6 +7,7 @@ share it, and those whose files are made one by one share the one that is named 
 
 import itertools
 import math
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -19,7 +20,9 @@ from decaymerge.workflow.origins import Origins
 
 T = TypeVar("T")
 MOST = 32
-"""Files of one job, since their settings are in its command line."""
+"""Files of one job."""
+LONGEST_COMMAND = 100_000
+"""Characters of a job's command line. Linux allows 131 072 in one argument, and a shell gets the line as one."""
 LEAST = 2
 """Seconds that a file takes at least."""
 File = tuple[tuple[str, str], ...]
@@ -33,7 +36,7 @@ class Stage(NamedTuple):
     job: type[jobs.Job]
     place: str
     wildcards: Callable[[Experiment], dict[str, Iterable[str]]]
-    """Wildcards of its files, besides experiment and block, with all of their values."""
+    """Wildcards of its files, besides experiment and block, with all of their values; none if it has no files."""
     estimate: Callable[..., estimates.Estimate]
 
 
@@ -49,28 +52,37 @@ def _of_merge_set(experiment: Experiment) -> dict[str, Iterable[str]]:
     return {"merge_set": experiment.merge_sets, "weight_decay": jobs.weight_decays(experiment.training)}
 
 
+def _of_merge(experiment: Experiment) -> dict[str, Iterable[str]]:
+    return _of_merge_set(experiment) if experiment.merges else {}
+
+
 STAGES = {
     "tasks": Stage(jobs.TasksJob, layout.TASKS, _of_task, estimates.tasks),
     "train": Stage(jobs.TrainJob, layout.TRAINED, _of_training, estimates.train),
-    "merge": Stage(jobs.MergeJob, layout.MERGED, _of_merge_set, estimates.merge),
+    "merge": Stage(jobs.MergeJob, layout.MERGED, _of_merge, estimates.merge),
     "evaluate": Stage(jobs.EvaluateJob, layout.EVALUATED, _of_merge_set, estimates.evaluate),
 }
 
 
-def parts(stage: str, experiments: Mapping[str, Experiment], minutes: float) -> dict[Part, list[str]]:
+def parts(stage: str, origins: Origins, resources: Path) -> dict[Part, list[str]]:
     """The parts of a stage, each with the experiments that have it.
 
     Args:
         stage: One of ``STAGES``.
-        experiments: Those of the configuration.
-        minutes: A job takes about as long, by the estimate for a slow core; at 0 each job makes one file.
+        origins: The jobs of a configuration. One of several files takes about ``minutes_per_job``, by the estimate
+            for a slow core.
+        resources: The folder for fetched files.
     """
     found: dict[Part, list[str]] = {}
-    for name, experiment in experiments.items():
+    for name, experiment in origins.config.experiments.items():
         wildcards = STAGES[stage].wildcards(experiment)
+        if not wildcards:
+            continue
         first, *others = ([(key, value) for value in values] for key, values in wildcards.items())
         seconds = max(LEAST, STAGES[stage].estimate(experiment).seconds)
-        most = min(MOST, int(60 * minutes / seconds))
+        most = min(MOST, int(60 * origins.config.minutes_per_job / seconds))
+        if most > 1:
+            most = min(most, LONGEST_COMMAND // _length(stage, origins, name, resources))
         if most < 2 or math.prod(map(len, [first, *others])) < 2:
             of_experiment = [[tuple((key, f"{{{key}}}") for key in wildcards)]]
         else:
@@ -83,6 +95,16 @@ def parts(stage: str, experiments: Mapping[str, Experiment], minutes: float) -> 
         for part in of_experiment:
             found.setdefault(tuple(part), []).append(name)
     return found
+
+
+def _length(stage: str, origins: Origins, name: str, resources: Path) -> int:
+    """Characters of the longest command that makes one file of an experiment, quoted twice."""
+    experiment = origins.config.experiments[name]
+    values = {key: list(some)[-1] for key, some in STAGES[stage].wildcards(experiment).items()}
+    if "merge_set" in values:
+        values["merge_set"] = max(experiment.merge_sets, key=lambda one: len(experiment.merge_sets[one]))
+    file = {"experiment": name, "block": jobs.seed_blocks(experiment)[-1], **values}
+    return len(shlex.quote(shlex.join(arguments(stage, origins, file, Path("results"), resources))))
 
 
 def _even(values: Sequence[T], most: int) -> list[Sequence[T]]:
