@@ -85,7 +85,7 @@ def test_a_shell_takes_the_longest_command(stage: str) -> None:
         files = parts.files_of(part, {"experiment": "many", "block": "1000-1999"})
         lines = [parts.arguments(stage, origins, file, Path("results"), Path("resources")) for file in files]
         length = max(length, len(" ".join(shlex.quote(shlex.join(line)) for line in lines)))
-    assert (stage == "train" or length > 60_000) and length < 120_000
+    assert (stage == "train" or length > 40_000) and length < 120_000
     subprocess.run(["bash", "-c", f": {'x' * length}"], check=True)
 
 
