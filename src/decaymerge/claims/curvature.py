@@ -1,5 +1,6 @@
 """Second-order and non-smooth properties of the loss, by autograd: no training loop needs them."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from decaymerge.claims.networks import TaskNetworks
 from decaymerge.measure import LOSSES
-from decaymerge.network import activations
+from decaymerge.network import TILE, activations
 
 POWER_ITERATIONS = 40
 KINK = 1e-2
@@ -17,15 +18,30 @@ KINK = 1e-2
 
 def sharpness(task: TaskNetworks) -> np.ndarray:
     """Largest modulus of an eigenvalue of L_λ's Hessian at each kept step, (seed, step), by power iteration."""
-    weights = [weight.clone().requires_grad_() for weight in task.weights]
-    trained = weights[: task.job.network.trained_layers]
-    hidden = [task.inputs.unsqueeze(1), *activations(task.job.network, weights, task.inputs.unsqueeze(1))][-1]
-    margins = task.labels.unsqueeze(1) * (hidden @ weights[-1].mT).squeeze(-1)
+    generator = torch.Generator().manual_seed(0)
+    trained = task.weights[: task.job.network.trained_layers]
+    starts = [torch.randn(weight.shape, generator=generator, dtype=weight.dtype) for weight in trained]
+    seeds, steps = task.weights[0].shape[:2]
+    eigenvalues = np.zeros((seeds, steps))
+    # The activations of a tile stay in the cache through all iterations.
+    activations_bytes = task.inputs.shape[1] * max([*task.job.network.hidden, 1]) * task.inputs.element_size()
+    room = max(1, TILE["cpu"] // activations_bytes)
+    for seed, step in itertools.product(range(0, seeds, room), range(0, steps, max(1, room // seeds))):
+        part = slice(seed, seed + room), slice(step, step + max(1, room // seeds))
+        eigenvalues[part] = _sharpness(task, part, [start[part] for start in starts])
+    return eigenvalues
+
+
+def _sharpness(task: TaskNetworks, part: tuple[slice, slice], directions: list[Tensor]) -> np.ndarray:
+    """The same for some seeds and steps, from a direction in each layer, (seed, step, d_k, d_{k-1})."""
+    weights = [weight[part].clone().requires_grad_() for weight in task.weights]
+    trained = weights[: len(directions)]
+    inputs = task.inputs[part[0]].unsqueeze(1)
+    hidden = [inputs, *activations(task.job.network, weights, inputs)][-1]
+    margins = task.labels[part[0]].unsqueeze(1) * (hidden @ weights[-1].mT).squeeze(-1)
     loss = LOSSES[task.job.training.loss](margins).mean(-1).sum()  # different networks do not interact
     gradients = torch.autograd.grad(loss, trained, create_graph=True)
-    generator = torch.Generator().manual_seed(0)
-    directions = [torch.randn(weight.shape, generator=generator, dtype=weight.dtype) for weight in trained]
-    eigenvalue = torch.zeros(task.steps.shape)
+    eigenvalue = torch.zeros(margins.shape[:2])
     for _ in range(POWER_ITERATIONS):
         length = _sum(direction.square() for direction in directions).sqrt()
         directions = [part / length[..., None, None] for part in directions]
