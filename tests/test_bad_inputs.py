@@ -434,6 +434,8 @@ TRAIN = json.dumps(
     }
 )
 JOBS: dict[str, Case] = {
+    "commands that are not quoted": (lambda f: ["together", "inspect 'x"], "no closing quotation"),
+    "one of several commands that is refused": (lambda f: ["together", f"inspect {f}/x.nc"], "is missing"),
     "settings that are no JSON": (lambda f: ["tasks", "--settings", "{", "--", f / "out.nc"], "--settings"),
     "settings of another job": (lambda f: ["tasks", "--settings", "{}", "--", f / "out.nc"], "--settings"),
     "a file of another stage": (

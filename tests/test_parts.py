@@ -96,7 +96,7 @@ def test_one_command_that_is_refused_stops_no_other(tmp_path: Path, monkeypatch:
     lines = [f"train --settings '{job}' -- {file}.nc {file}-out.nc" for file in ("missing", "tasks")]
     answer = decaymerge("together", *lines)
     assert answer.returncode == 1
-    assert "error: missing.nc is missing" in answer.stderr and "1 of 2 commands were refused" in answer.stderr
+    assert answer.stderr.count("error: ") == 1 and "error: missing.nc is missing" in answer.stderr
     assert store.read(Path("tasks-out.nc")).sizes["seed"]
 
 

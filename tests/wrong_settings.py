@@ -143,6 +143,8 @@ WRONG = [
         {"a": GAUSSIAN | {"overlap": 0.1}, "b": GAUSSIAN | {"overlap": 0.2}},
         "tasks have different overlaps",
     ),
+    ("minutes_per_job", -1, "minutes_per_job = -1: Input should be greater than or equal to 0"),
+    ("minutes_per_job", True, "minutes_per_job = True: a number is expected"),
     ("device", "tpu", "device = 'tpu': Input should be 'cpu', 'cuda' or 'auto'"),
 ]
 """A setting, a value that it cannot have, and a part of the answer."""

@@ -229,15 +229,19 @@ def together(
 
     from decaymerge.cli import app as every_command
 
-    refused = 0
-    for line in commands:
+    try:
+        lines = [shlex.split(line) for line in commands]
+    except ValueError as error:
+        raise UserError(f"a command has {str(error).lower()}: quote each one as a whole") from None
+    is_refused = False
+    for line in lines:
         try:
-            every_command(shlex.split(line), standalone_mode=False)
+            every_command(line, standalone_mode=False)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
-            refused += 1
-    if refused:
-        raise UserError(f"{refused} of {len(commands)} commands were refused")
+            is_refused = True
+    if is_refused:
+        raise typer.Exit(1)
 
 
 @app.command()

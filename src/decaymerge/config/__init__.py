@@ -14,7 +14,7 @@ from decaymerge.config.datasets import FETCHED
 from decaymerge.config.drawing import Figures
 from decaymerge.config.experiment import Experiment
 from decaymerge.config.figures import FIGURES, Picture
-from decaymerge.config.numbers import Name
+from decaymerge.config.numbers import Name, Number
 from decaymerge.config.scan import Scan
 
 TAKEN = ("scan", "figures", "overview", *FIGURES)
@@ -35,7 +35,7 @@ class Config(Settings):
     """What is drawn, and how."""
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     """Where tensors live. It does not determine a result, so changing it re-runs nothing."""
-    minutes_per_job: Annotated[float, Field(ge=0, le=10_000)] = 5
+    minutes_per_job: Annotated[Number, Field(ge=0, le=10_000)] = 5
     """Data, trainings, merges and evaluations of an experiment that take about as long on a slow core are one job.
     At 0 each file has a job of its own. A job that runs again makes only the files that are missing or would
     differ."""
