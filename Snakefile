@@ -26,6 +26,14 @@ include: "rules/overview.smk"
 
 
 onstart:
+    # Who forces jobs does not want them to keep their files. Jobs inherit the environment.
+    forced = (
+        workflow.dag_settings.forcerun
+        or workflow.dag_settings.forceall
+        or workflow.dag_settings.forcetargets
+    )
+    if workflow.is_main_process and forced:
+        os.environ[REMAKE] = "1"
     if workflow.local_exec:  # a cluster's scheduler knows its nodes
         try:
             preflight.check_memory(workflow.dag.needrun_jobs())

@@ -15,7 +15,7 @@ from decaymerge.config import paths
 from decaymerge.errors import UserError
 from decaymerge.fetch import model as models
 from decaymerge.workflow import estimates, jobs, labels, layout, origins, parts, preflight, records
-from decaymerge.workflow.code import code
+from decaymerge.workflow.code import REMAKE, code
 
 # Jobs call `decaymerge` by name, which must work in an environment that is not activated, too.
 shell.prefix(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; ')

@@ -66,7 +66,7 @@ def test_the_workflow_makes_every_figure_and_evaluates_again_what_changes(tmp_pa
         assert set(workflow.planned(target)) <= {target}
     workflow.config["experiments"]["deep"] |= {"gap_by_layer": False}
     workflow.config["figures"]["experiments"]["gap_by_layer"] = ["three"]
-    assert workflow.planned("results/deep/summary.nc") == {"evaluate": 2, "gather": 1}
+    assert workflow.planned("results/deep/summary.nc") == {"evaluate": 1, "gather": 1}
 
 
 def test_the_configuration_draws_every_figure_and_no_other(config: Config) -> None:

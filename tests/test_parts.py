@@ -151,6 +151,9 @@ def test_a_job_that_runs_again_makes_only_what_is_missing_or_would_differ(copied
     copied.run(target, lost)
     assert contents(copied) == after
     assert "Nothing to be done" in copied.dry_run(target)
+    inode = (copied.folder / lost).stat().st_ino
+    copied.run("--forcerun", "train_a_to_b_0_to_0.003", "--", lost)
+    assert contents(copied) == after and (copied.folder / lost).stat().st_ino != inode
 
 
 def test_files_of_a_failed_job_stay(copied: Workflow) -> None:

@@ -15,6 +15,7 @@ from commands import decaymerge
 from conftest import Workflow
 from decaymerge import store, tasks
 from decaymerge.config import parse
+from decaymerge.digests import content_digest
 from decaymerge.errors import UserError
 
 SPIRALS = """
@@ -220,8 +221,19 @@ def test_a_run_with_a_file_and_a_function(folder: Path) -> None:
     assert not workflow.planned()
     (folder / "mine.py").write_text(SPIRALS.replace("2 * np.pi", "3 * np.pi"))
     assert workflow.planned()["tasks"] == 1 and workflow.planned()["train"] == 1
+    paths = {
+        (stage, task): next((folder / f"results/mine/{stage}/{task}").rglob("*.nc"))
+        for stage in ("tasks", "train")
+        for task in "ab"
+    }
+    before = {key: content_digest(path) for key, path in paths.items()}
+    workflow.run()
+    assert {key for key, path in paths.items() if content_digest(path) != before[key]} == {
+        ("tasks", "b"),
+        ("train", "b"),
+    }
     np.savez(folder / "data.npz", inputs=np.ones((50, 2)), labels=np.arange(50) % 2)
-    assert workflow.planned()["tasks"] == 2
+    assert workflow.planned()["tasks"] == 1
 
 
 def test_verify_looks_for_the_files_of_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ from functools import cache
 
 from decaymerge.digests import fingerprint
 
+REMAKE = "DECAYMERGE_REMAKE"
+"""A variable of the environment with which jobs keep no file. The workflow sets it where the user forces jobs."""
 _CLAIMS = ("claims", "collapse", "architectures", "store")
 _FIGURES = ("figures", "capacity", "hypotheses", "collapse", "statistics", "architectures", "store")
 _NETWORKS = ("low_rank", "merge", "merge_methods", "network", "gradient", "measure")
