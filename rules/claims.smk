@@ -99,7 +99,7 @@ rule claims_page:
         **asks(estimates.CLAIMS_PAGE),
     params:
         code=code("claims-page"),
-        settings=ORIGINS.job(jobs.FigureJob, figure="claims").model_dump_json(),
+        settings=ORIGINS.settings(jobs.FigureJob, figure="claims"),
         traces=lambda wildcards, input: [f"--traces={path}" for path in input.traces],
     message:
         "Draw the claims and write their page"

@@ -66,7 +66,7 @@ def shared(files):
 
 def settings(job):
     """A function from the wildcards of a job to its settings, as JSON."""
-    return lambda wildcards: ORIGINS.job(job, **dict(wildcards.items())).model_dump_json()
+    return lambda wildcards: ORIGINS.settings(job, **dict(wildcards.items()))
 
 
 def asks(estimate, files=1):
@@ -138,7 +138,7 @@ def settings_of(stage, part):
 
     def texts(wildcards):
         files = parts.files_of(part, dict(wildcards.items()))
-        return [ORIGINS.job(parts.STAGES[stage].job, **file).model_dump_json() for file in files]
+        return [ORIGINS.settings(parts.STAGES[stage].job, **file) for file in files]
 
     return texts
 

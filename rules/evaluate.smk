@@ -63,7 +63,7 @@ rule hypotheses:
         **asks(estimates.VERDICTS),
     params:
         code=code("hypotheses"),
-        settings=ORIGINS.job(jobs.HypothesesJob).model_dump_json(),
+        settings=ORIGINS.settings(jobs.HypothesesJob),
     message:
         "Judge the hypotheses about sums of networks"
     shell:

@@ -56,7 +56,7 @@ rule table1:
         **asks(estimates.figure([])),
     params:
         code=code("figures"),
-        settings=ORIGINS.job(jobs.FigureJob, figure="table1").model_dump_json(),
+        settings=ORIGINS.settings(jobs.FigureJob, figure="table1"),
         caption=Picture("table1", list(MODELS)).caption,
     message:
         "Write Table 1"

@@ -36,7 +36,7 @@ class Origins:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._digests: dict[tuple[object, ...], str] = {}
+        self._settings: dict[tuple[object, ...], str] = {}
 
     def job(self, kind: type[Job], **wildcards: str) -> Job:
         """A job with these wildcards."""
@@ -44,12 +44,16 @@ class Origins:
         job: Job = maker.of(self.config, **wildcards)
         return job.model_copy(update={"made_from": self._made_from(kind, wildcards)})
 
+    def settings(self, kind: type[Job], **wildcards: str) -> str:
+        """The settings of a job as JSON; kept, as Snakemake asks for them in each pass of its scheduler."""
+        key = (kind, *sorted(wildcards.items()))
+        if key not in self._settings:
+            self._settings[key] = self.job(kind, **wildcards).model_dump_json()
+        return self._settings[key]
+
     def digest(self, kind: type[Job], **wildcards: str) -> str:
         """Digest of the settings of a job."""
-        key = (kind, *sorted(wildcards.items()))
-        if key not in self._digests:
-            self._digests[key] = digest(self.job(kind, **wildcards).model_dump_json())
-        return self._digests[key]
+        return digest(self.settings(kind, **wildcards))
 
     def _made_from(self, kind: type[Job], wildcards: dict[str, str]) -> list[str]:
         if kind is TrainJob:

@@ -178,7 +178,7 @@ def arguments(
     """The command that makes one file of a stage, without the program's name."""
     files = inputs(stage, origins.config, wildcards, results, resources)
     output = layout.path(results, STAGES[stage].place, **wildcards)
-    settings = ["--settings", origins.job(STAGES[stage].job, **wildcards).model_dump_json()]
+    settings = ["--settings", origins.settings(STAGES[stage].job, **wildcards)]
     plain = {"tasks": ["data"], "train": ["tasks"], "merge": ["own"], "evaluate": []}[stage]
     paths = [path for kind in plain for path in files.pop(kind)]
     options = [f"--{kind}={path}" for kind, some in files.items() for path in some]
