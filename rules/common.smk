@@ -158,11 +158,6 @@ def command(stage, part):
     return line
 
 
-def described(part):
-    """What a part is, for a message."""
-    return f"/{parts.described(part)}"
-
-
 def of_experiment(place):
     """Function from wildcards to the files at ``place`` of all tasks, merge sets, λ and blocks of the experiment."""
 

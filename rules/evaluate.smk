@@ -23,7 +23,7 @@ for part, name, experiments in parts_of("evaluate"):
             settings=settings_of("evaluate", part),
             command=command("evaluate", part),
         message:
-            f"Evaluate {{wildcards.experiment}}{described(part)}, seeds {{wildcards.block}}"
+            f"Evaluate {{wildcards.experiment}}/{parts.described(part)}, seeds {{wildcards.block}}"
         shell:
             "DECAYMERGE_DEVICE={resources.device} decaymerge {params.command} > {log} 2>&1"
 

@@ -22,6 +22,6 @@ for part, name, experiments in parts_of("merge"):
             settings=settings_of("merge", part),
             command=command("merge", part),
         message:
-            f"Merge {{wildcards.experiment}}{described(part)}, seeds {{wildcards.block}}"
+            f"Merge {{wildcards.experiment}}/{parts.described(part)}, seeds {{wildcards.block}}"
         shell:
             "decaymerge {params.command} > {log} 2>&1"

@@ -22,6 +22,6 @@ for part, name, experiments in parts_of("tasks"):
             settings=settings_of("tasks", part),
             command=command("tasks", part),
         message:
-            f"Make the data of {{wildcards.experiment}}{described(part)}, seeds {{wildcards.block}}"
+            f"Make the data of {{wildcards.experiment}}/{parts.described(part)}, seeds {{wildcards.block}}"
         shell:
             "decaymerge {params.command} > {log} 2>&1"

@@ -23,6 +23,6 @@ for part, name, experiments in parts_of("train"):
             settings=settings_of("train", part),
             command=command("train", part),
         message:
-            f"Train {{wildcards.experiment}}{described(part)}, seeds {{wildcards.block}}"
+            f"Train {{wildcards.experiment}}/{parts.described(part)}, seeds {{wildcards.block}}"
         shell:
             "DECAYMERGE_DEVICE={resources.device} decaymerge {params.command} > {log} 2>&1"
