@@ -160,6 +160,15 @@ def smoke() -> Workflow:
 
 
 @pytest.fixture
+def copied(smoke: Workflow) -> Iterator[Workflow]:
+    """A copy of the finished smoke run with the dates of all files, beside it: paths of the code are relative."""
+    folder = smoke.folder.with_name("copied")
+    shutil.copytree(smoke.folder, folder, symlinks=True)
+    yield Workflow(folder, smoke_config(), smoke.server)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
 def finished(smoke: Workflow) -> Iterator[Workflow]:
     """The finished smoke run, whose configuration a test may change: it is put back afterwards."""
     yield smoke

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,6 @@ from decaymerge.workflow.jobs import EvaluateJob, MergeJob, TasksJob, TrainJob
 from decaymerge.workflow.origins import Origins
 
 NETWORK = "results/{}/train/a/weight_decay=0.001/seeds=0-1.nc"
-
-
-@pytest.fixture
-def copied(smoke: Workflow) -> Iterator[Workflow]:
-    """A copy of the finished smoke run with the dates of all files, beside it: paths of the code are relative."""
-    folder = smoke.folder.with_name("copied")
-    shutil.copytree(smoke.folder, folder, symlinks=True)
-    yield Workflow(folder, smoke_config(), smoke.server)
-    shutil.rmtree(folder)
 
 
 def test_results_without_records_are_taken_if_their_settings_are_these(copied: Workflow) -> None:
