@@ -118,18 +118,13 @@ def reads(stage, part):
 
 
 def written(stage, part):
-    """The files of a part. A job that runs again finds those that are there, and makes only what has changed.
+    """The files of a part; the log is at the place of the first. A job that runs again makes only what has changed.
 
     With keep_weights: false Snakemake removes networks after the last job that needs them.
     """
     is_temporary = stage in ("train", "merge") and not CONFIG.keep_weights
     files = [layout.result(parts.place(stage, file)) for file in part]
     return [temp(file) if is_temporary else update(file) for file in files]
-
-
-def first_of(stage, part):
-    """The place of the first file of a part, at which its log is."""
-    return parts.place(stage, part[0])
 
 
 def settings_of(stage, part):

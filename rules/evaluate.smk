@@ -10,9 +10,9 @@ for part, name, experiments in parts_of("evaluate"):
         output:
             written("evaluate", part),
         log:
-            layout.log(first_of("evaluate", part)),
+            layout.log(parts.place("evaluate", part[0])),
         benchmark:
-            layout.benchmark(first_of("evaluate", part))
+            layout.benchmark(parts.place("evaluate", part[0]))
         wildcard_constraints:
             experiment=one_of(experiments),
         resources:

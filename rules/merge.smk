@@ -10,9 +10,9 @@ for part, name, experiments in parts_of("merge"):
         output:
             written("merge", part),
         log:
-            layout.log(first_of("merge", part)),
+            layout.log(parts.place("merge", part[0])),
         benchmark:
-            layout.benchmark(first_of("merge", part))
+            layout.benchmark(parts.place("merge", part[0]))
         wildcard_constraints:
             experiment=one_of(experiments),
         resources:

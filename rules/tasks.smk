@@ -10,9 +10,9 @@ for part, name, experiments in parts_of("tasks"):
         output:
             written("tasks", part),
         log:
-            layout.log(first_of("tasks", part)),
+            layout.log(parts.place("tasks", part[0])),
         benchmark:
-            layout.benchmark(first_of("tasks", part))
+            layout.benchmark(parts.place("tasks", part[0]))
         wildcard_constraints:
             experiment=one_of(experiments),
         resources:

@@ -10,9 +10,9 @@ for part, name, experiments in parts_of("train"):
         output:
             written("train", part),
         log:
-            layout.log(first_of("train", part)),
+            layout.log(parts.place("train", part[0])),
         benchmark:
-            layout.benchmark(first_of("train", part))
+            layout.benchmark(parts.place("train", part[0]))
         wildcard_constraints:
             experiment=one_of(experiments),
         resources:
