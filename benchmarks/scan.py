@@ -46,13 +46,13 @@ def mpnet(other_python: str) -> list[Row]:
     def read() -> None:
         checkpoint = Checkpoint(folder)
         for name in names:
-            frobenius_norm([checkpoint.read([name])[0].numpy()])
+            frobenius_norm(checkpoint.read([name]))
 
     def scan() -> None:
         checkpoint = Checkpoint(folder)
         ranks.clear()
         for name in names:
-            matrix = [checkpoint.read([name])[0].numpy()]
+            matrix = checkpoint.read([name])
             frobenius = frobenius_norm(matrix)
             ranks.append((frobenius / spectral_norm(matrix, frobenius).value) ** 2)
 
@@ -92,12 +92,16 @@ def write_gpt_j(folder: Path, layers: int, width: int, feed_forward: int) -> int
     generator = torch.Generator().manual_seed(0)
     shapes = {f"attn.{name}": (width, width) for name in ("q_proj", "k_proj", "v_proj", "out_proj")}
     shapes |= {"mlp.fc_in": (feed_forward, width), "mlp.fc_out": (width, feed_forward)}
+    weight_map = {}
     for layer in range(layers):
         tensors = {
             f"transformer.h.{layer}.{name}.weight": torch.randn(shape, generator=generator).mul_(0.02).half()
             for name, shape in shapes.items()
         }
-        save_file(tensors, folder / f"model-{layer:05}.safetensors")
+        file = f"model-{layer + 1:05}-of-{layers:05}.safetensors"
+        save_file(tensors, folder / file)
+        weight_map |= dict.fromkeys(tensors, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     return sum(file.stat().st_size for file in folder.iterdir())
 
 

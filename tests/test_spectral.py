@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decaymerge.scan.spectral import (
-    Blocks,
     NotFiniteError,
     SpectralNorm,
     effective_rank,
@@ -52,8 +52,16 @@ MATRICES = {
 }
 
 
-def spectral(blocks: Blocks, tolerance: float = 1e-6, seed: int = 0) -> SpectralNorm:
-    return spectral_norm(blocks, frobenius_norm(blocks), tolerance, seed)
+def tensors(blocks: list[np.ndarray]) -> list[torch.Tensor]:
+    return [torch.from_numpy(block) for block in blocks]
+
+
+def frobenius(blocks: list[np.ndarray]) -> float:
+    return frobenius_norm(tensors(blocks))
+
+
+def spectral(blocks: list[np.ndarray], tolerance: float = 1e-6, seed: int = 0) -> SpectralNorm:
+    return spectral_norm(tensors(blocks), frobenius(blocks), tolerance, seed)
 
 
 @pytest.mark.parametrize("name", MATRICES)
@@ -65,13 +73,13 @@ def test_norms_against_numpy(name: str, dtype: type, tolerance: float) -> None:
     norm = spectral([stored], tolerance)
     assert norm.value == pytest.approx(values[0], rel=2 * tolerance)
     assert norm.error <= tolerance * norm.value
-    assert frobenius_norm([stored]) == pytest.approx(np.linalg.norm(exact), rel=1e-13)
+    assert frobenius([stored]) == pytest.approx(np.linalg.norm(exact), rel=1e-13)
 
 
 def test_zero_matrix() -> None:
     assert spectral([np.zeros((5, 7))]).value == 0
-    assert frobenius_norm([np.zeros((5, 7))]) == 0
-    assert math.isnan(effective_rank(singular_values([np.zeros((5, 7))])))
+    assert frobenius([np.zeros((5, 7))]) == 0
+    assert math.isnan(effective_rank(singular_values(tensors([np.zeros((5, 7))]))))
 
 
 @pytest.mark.parametrize("size", [1e-38, 1e-40, 1e-44])
@@ -87,12 +95,12 @@ def test_not_finite(bad: float, dtype: type) -> None:
     matrix: np.ndarray = np.ones((300, 300), dtype)
     matrix[299, 299] = bad
     with pytest.raises(NotFiniteError):
-        frobenius_norm([matrix])
+        frobenius([matrix])
 
 
 def test_frobenius_norm_does_not_overflow() -> None:
-    assert frobenius_norm([np.full((100, 100), 1e30, np.float32)]) == pytest.approx(1e32, rel=1e-6)
-    assert frobenius_norm([np.full((100, 100), 1e200)]) == pytest.approx(1e202, rel=1e-12)
+    assert frobenius([np.full((100, 100), 1e30, np.float32)]) == pytest.approx(1e32, rel=1e-6)
+    assert frobenius([np.full((100, 100), 1e200)]) == pytest.approx(1e202, rel=1e-12)
 
 
 @pytest.mark.parametrize("gap", [3e-4, 1e-3, 0.05])
@@ -102,23 +110,49 @@ def test_two_large_values_close_together(gap: float) -> None:
     assert spectral([np.diag(values).astype(np.float32)]).value == pytest.approx(2 * (1 + gap), rel=2e-6)
 
 
+@pytest.mark.parametrize("size", [2, 3, 5, 12])
+@pytest.mark.parametrize("spread", [1e-7, 1e-6, 1e-5, 1e-4, 1e-3])
+@pytest.mark.parametrize("rest", [0.2, 0.9, 0.99])
+def test_many_large_values_close_together(size: int, spread: float, rest: float) -> None:
+    """More of them than vectors at a time: their gap to the others says nothing about them."""
+    values = np.concatenate([1 - spread * np.linspace(0, 1, size), rest * np.linspace(1, 0.01, 200)])
+    for seed in range(8):
+        norm = spectral([np.diag(values)], 1e-6, seed)
+        assert abs(norm.value - 1) <= 1e-6
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 12])
+@pytest.mark.parametrize("spread", [1e-6, 1e-5, 1e-4, 1e-3, 1e-2])
+def test_the_gap_of_a_cluster_is_not_that_to_the_others(size: int, spread: float) -> None:
+    """A residual is small where values are close, and its square over the distance of all others smaller still."""
+    values = np.concatenate([1 - spread * np.linspace(0, 1, size), 0.3 * np.linspace(1, 0.01, 200)])
+    for seed in range(5):
+        norm = spectral([np.diag(values)], 1e-3, seed)
+        assert 1 - norm.value <= norm.error
+
+
+def test_not_finite_in_a_later_block() -> None:
+    with pytest.raises(NotFiniteError):
+        frobenius([np.ones((3, 2)), np.full((3, 2), math.nan)])
+
+
 def test_blocks_are_one_matrix() -> None:
     whole = RNG.standard_normal((90, 40))
     blocks = [whole[:30], whole[30:40], whole[40:]]
     assert spectral(blocks, 1e-10).value == pytest.approx(spectral([whole], 1e-10).value, rel=1e-10)
-    assert frobenius_norm(blocks) == pytest.approx(frobenius_norm([whole]), rel=1e-14)
-    np.testing.assert_allclose(singular_values(blocks), singular_values([whole]))
+    assert frobenius(blocks) == pytest.approx(frobenius([whole]), rel=1e-14)
+    np.testing.assert_allclose(singular_values(tensors(blocks)), singular_values(tensors([whole])))
 
 
 def test_views_need_no_copy_of_their_own_order() -> None:
     whole = RNG.standard_normal((50, 90))
     view = whole.T[20:60]  # neither contiguous nor the transpose of something contiguous
-    assert frobenius_norm([view]) == pytest.approx(float(np.linalg.norm(view)), rel=1e-13)
+    assert frobenius([view]) == pytest.approx(float(np.linalg.norm(view)), rel=1e-13)
     assert spectral([view], 1e-10).value == pytest.approx(float(np.linalg.norm(view, 2)), rel=1e-9)
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 10_000))
+@given(st.integers(1, 150), st.integers(1, 150), st.integers(0, 10_000))
 def test_any_shape(rows: int, columns: int, seed: int) -> None:
     matrix = np.random.default_rng(seed).standard_normal((rows, columns))
     assert spectral([matrix], 1e-10, seed=seed).value == pytest.approx(np.linalg.norm(matrix, 2), rel=1e-9)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 
 from decaymerge.scan.spectral import (
     NoConvergenceError,
@@ -14,7 +15,18 @@ from decaymerge.scan.spectral import (
 )
 
 SHAPES = [(1, 1), (1, 2), (2, 1), (1, 300_000), (1_000_000, 1), (50_257, 1), (2, 60_000), (33, 33), (40, 40)]
-SHAPES += [(33, 5000), (5000, 33), (100, 300), (300, 100), (310, 290), (34, 30_000), (30_000, 34)]
+SHAPES += [
+    (33, 5000),
+    (5000, 33),
+    (65, 66),
+    (67, 4000),
+    (4000, 67),
+    (100, 300),
+    (300, 100),
+    (310, 290),
+    (34, 30_000),
+    (30_000, 34),
+]
 SCALES: dict[type, tuple[float, ...]] = {
     np.float32: (1e-44, 1e-38, 1e-30, 1.0, 1e6, 1e30, 3e38),
     np.float64: (5e-323, 1e-308, 1e-200, 1.0, 1e200, 1e300, 1.7e308),
@@ -48,9 +60,10 @@ def reference(matrix: np.ndarray) -> float:
 
 def norm_of(matrix: np.ndarray) -> tuple[SpectralNorm, float] | None:
     """Spectral and Frobenius norm, or none if they are refused."""
+    blocks = [torch.from_numpy(matrix)]
     try:
-        frobenius = frobenius_norm([matrix])
-        return spectral_norm([matrix], frobenius, TOLERANCE), frobenius
+        frobenius = frobenius_norm(blocks)
+        return spectral_norm(blocks, frobenius, TOLERANCE), frobenius
     except (NotFiniteError, NoConvergenceError):
         return None
 

@@ -2,13 +2,16 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from decaymerge.atomic import REPLACE_ANYTHING, check_outputs
 from decaymerge.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 Results = Annotated[Path, typer.Argument(help="Folder of results.")]
 Output = Annotated[Path, typer.Argument(help="File to write.")]
@@ -79,3 +82,16 @@ def _paths(value: Any) -> list[Path]:
         if os.path.exists(text):  # noqa: PTH110 - false for a text too long for a name
             paths += [Path(text), *(Path(text).iterdir() if Path(text).is_dir() else [])]
     return paths
+
+
+def resolved_device(name: str) -> "torch.device":
+    """The device of that name, which must be there."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: cuda, but PyTorch sees no GPU; use device: cpu or auto")
+    if name not in ("cpu", "cuda"):
+        raise UserError(f"device: {name} is not one of cpu, cuda, auto; give one of them")
+    return torch.device(name)

@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from decaymerge.cli.arguments import CACHE, ByName, Cache, ModelPath, Overwrite, Partial, Sha256, Source
+from decaymerge.cli.arguments import (
+    CACHE,
+    ByName,
+    Cache,
+    Device,
+    ModelPath,
+    Overwrite,
+    Partial,
+    Sha256,
+    Source,
+    resolved_device,
+)
 from decaymerge.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -50,7 +61,10 @@ def scan(
     plot: Annotated[Path | None, typer.Option(help="PDF to draw; a PNG is written next to it.")] = None,
     max_memory: Annotated[
         str | None,
-        typer.Option(help="Refuse a scan that needs more memory than this, such as 2GB, before it reads."),
+        typer.Option(
+            help="Memory to use, such as 2GB: as many matrices at a time as fit, and no scan if one does not."
+            " Without it, half of the memory that is free, or what one matrix needs."
+        ),
     ] = None,
     tolerance: Annotated[float, typer.Option(help="Relative tolerance of spectral norms.")] = 1e-6,
     spectrum: Annotated[
@@ -62,6 +76,7 @@ def scan(
         str | None,
         typer.Option(help="Base of an adapter, where its adapter_config.json names another place."),
     ] = None,
+    device: Device = "cpu",
     overwrite: Overwrite = False,
 ) -> None:
     """Measure norms and stable ranks of a transformer's matrices, in your own checkpoint or a published one.
@@ -69,6 +84,9 @@ def scan(
     Of a LoRA adapter, what it adds to each matrix is measured, beside
     the matrix of its base.
     """
+    import psutil
+    import torch
+
     from decaymerge import scan as stage
     from decaymerge import store
     from decaymerge.checkpoint import Checkpoint
@@ -100,12 +118,14 @@ def scan(
     form = judge(checkpoint, partial=partial, by_name=by_name)
     print("\n".join(map(printable, [*form.lines(), *checkpoint.notes])))
     plan = make_plan(checkpoint, form, spectrum=spectrum)
+    plan.use(torch.get_num_threads(), max_bytes or psutil.virtual_memory().available // 2)
     print(table.plan_table(checkpoint, plan))
-    plan.check(max_bytes)
+    if max_bytes is not None:
+        plan.check(max_bytes)
     job = ScanJob(
         source=scan_model.sources, path=path, tolerance=settings.tolerance, spectrum=settings.spectrum
     )
-    scanned = stage.scan(job, checkpoint, plan)
+    scanned = stage.scan(job, checkpoint, plan, resolved_device(device))
     print(table.scan_table(scanned))
     if output is not None:
         store.write(scanned, output, job)

@@ -5,25 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from decaymerge.cli.arguments import Device, JobSettings, Output, Results
+from decaymerge.cli.arguments import Device, JobSettings, Output, Results, resolved_device
 from decaymerge.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
 app = typer.Typer()
-
-
-def _device(name: str) -> "torch.device":
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: cuda, but PyTorch sees no GPU; use device: cpu or auto")
-    if name not in ("cpu", "cuda"):
-        raise UserError(f"device: {name} is not one of cpu, cuda, auto; give one of them")
-    return torch.device(name)
 
 
 def _device_name(device: "torch.device") -> str:
@@ -94,7 +82,7 @@ def train(
     if store.is_made(output, identity):
         return
     restart = RestartFile(output, identity, restart_every)
-    torch_device = _device(device)
+    torch_device = resolved_device(device)
     networks = stage.train(job, data, torch_device, restart)
     networks = networks.assign_attrs(device=_device_name(torch_device))
     store.write(networks, output, job, identity=identity)
@@ -150,7 +138,7 @@ def evaluate(
     identity = store.identity_of("evaluate", job, files)
     if store.is_made(output, identity):
         return
-    torch_device = _device(device)
+    torch_device = resolved_device(device)
     evaluation = stage.evaluate(job, data, networks, merged_networks, torch_device)
     store.write(evaluation.assign_attrs(device=_device_name(torch_device)), output, job, identity=identity)
 

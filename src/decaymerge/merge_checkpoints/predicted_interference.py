@@ -40,6 +40,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import torch
 import xarray as xr
 from scipy.sparse.linalg import ArpackError, svds
 
@@ -85,8 +86,9 @@ class Summand:
     @classmethod
     def of(cls, matrix: np.ndarray) -> Self:
         """Norms, stable rank and directions of a matrix (out, in)."""
-        norm = frobenius_norm([matrix])
-        spectral = spectral_norm([matrix], norm).value
+        blocks = [torch.from_numpy(matrix)]
+        norm = frobenius_norm(blocks)
+        spectral = spectral_norm(blocks, norm).value
         rank = (norm / spectral) ** 2 if spectral else math.nan
         count = 0 if math.isnan(rank) else math.ceil(rank * (1 - RANK_TOLERANCE))
         return cls(matrix, norm, spectral, rank, leading_inputs(matrix, count))

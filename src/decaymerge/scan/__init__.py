@@ -4,9 +4,12 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 from torch import Tensor
 
@@ -15,9 +18,9 @@ from decaymerge.architectures import ROLES
 from decaymerge.checkpoint import Checkpoint
 from decaymerge.errors import UserError
 from decaymerge.progress import progress_bar
+from decaymerge.scan.lanczos import Blocks
 from decaymerge.scan.plan import WIDE_TYPES, Group, Plan
 from decaymerge.scan.spectral import (
-    Blocks,
     NoConvergenceError,
     NotFiniteError,
     effective_rank,
@@ -51,16 +54,18 @@ SPECTRUM_NAMES = {
 }
 
 
-def scan(job: ScanJob, checkpoint: Checkpoint, plan: Plan) -> xr.Dataset:
+def scan(job: ScanJob, checkpoint: Checkpoint, plan: Plan, device: torch.device | None = None) -> xr.Dataset:
     """The variables of ``LONG_NAMES`` ``(layer, role)``; with ``job.spectrum`` those of ``SPECTRUM_NAMES`` as well.
 
     A matrix without a role is a layer of its own, with its tensor's name and the role ``matrix``. Of the experts of
-    a layer there are the median, and the range (``EXPERT_NAMES``).
+    a layer there are the median, and the range (``EXPERT_NAMES``). Each thread of the plan measures one group at a
+    time; the results do not depend on their number.
 
     Args:
         job: Tolerance of spectral norms, and whether singular values are wanted.
         checkpoint: The transformer's weights.
         plan: The matrices to read, from ``make_plan``.
+        device: Where they are measured; the CPU by default.
 
     Returns:
         Dataset over ``layer`` and ``role``; singular values have a third dimension, ``index``. NaN where a layer
@@ -69,18 +74,37 @@ def scan(job: ScanJob, checkpoint: Checkpoint, plan: Plan) -> xr.Dataset:
     Raises:
         UserError: a matrix has an infinite or NaN entry (the message names the tensor), or QKV cannot be split.
     """
+    reading, cores = Lock(), torch.get_num_threads()
+
+    def measured_group(group: Group) -> dict[str, list[dict[str, Any]]]:
+        with reading:
+            tensors = [tensor.to(device) for tensor in checkpoint.read(names_of(group))]
+        return {
+            role: [_measure(job, group, role, blocks) for blocks in matrices]
+            for role, matrices in matrices_by_role(group, tensors).items()
+        }
+
     measured: dict[tuple[str, int], dict[str, list[dict[str, Any]]]] = {}
-    with progress_bar(job.source[0].split("/")[-1], plan.bytes_to_read, "B") as bar:
-        for group in plan.groups:
-            names = [name for part in group.parts.values() for name in part]
-            layer = measured.setdefault((group.stack, group.number), {})
-            for role, matrices in matrices_by_role(group, checkpoint.read(names)).items():
-                for blocks in matrices:
-                    arrays = [block.numpy() for block in blocks]
-                    layer.setdefault(role, []).append(_measure(job, group, role, arrays))
-            del matrices, blocks, arrays  # frees this group's memory before the next group is read
-            bar.update(sum(checkpoint.tensors[name].nbytes for name in names))
+    # MKL takes the number of its threads from the process, OpenMP from each thread.
+    share = max(1, cores // plan.threads)
+    torch.set_num_threads(share)
+    pool = ThreadPoolExecutor(plan.threads, initializer=torch.set_num_threads, initargs=(share,))
+    try:
+        with progress_bar(job.source[0].split("/")[-1], plan.bytes_to_read, "B") as bar:
+            for group, roles in zip(plan.groups, pool.map(measured_group, plan.groups), strict=True):
+                layer = measured.setdefault((group.stack, group.number), {})
+                for role, matrices in roles.items():
+                    layer.setdefault(role, []).extend(matrices)
+                bar.update(sum(checkpoint.tensors[name].nbytes for name in names_of(group)))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(cores)
     return _dataset(job, checkpoint, plan, measured)
+
+
+def names_of(group: Group) -> list[str]:
+    """Names of a group's tensors, in the order of its parts."""
+    return [name for part in group.parts.values() for name in part]
 
 
 def matrices_by_role(group: Group, tensors: Sequence[Tensor]) -> dict[str, list[list[Tensor]]]:

@@ -6,6 +6,7 @@ whether it changes the base where the base acts most, in its leading singular di
 
 import numpy as np
 import xarray as xr
+from torch import Tensor
 
 from decaymerge import store
 from decaymerge.checkpoint.adapted import Adapted
@@ -60,7 +61,7 @@ def scan(job: AdapterScanJob, adapted: Adapted) -> xr.Dataset:
             assert isinstance(change, LowRank)
             if matrix.stored_inputs_first:
                 base, change = base.mT, change.mT
-            rows.append(measure(change, np.ascontiguousarray(base.numpy()), job.tolerance))
+            rows.append(measure(change, base.contiguous(), job.tolerance))
             bar.update()
     dataset = xr.Dataset(
         {name: ("matrix", np.array([row[name] for row in rows])) for name in LONG_NAMES},
@@ -73,7 +74,7 @@ def scan(job: AdapterScanJob, adapted: Adapted) -> xr.Dataset:
     return store.describe(dataset, LONG_NAMES)
 
 
-def measure(change: LowRank, base: np.ndarray, tolerance: float) -> dict[str, float]:
+def measure(change: LowRank, base: Tensor, tolerance: float) -> dict[str, float]:
     """The variables of ``LONG_NAMES`` of one matrix.
 
     Args:
@@ -86,7 +87,7 @@ def measure(change: LowRank, base: np.ndarray, tolerance: float) -> dict[str, fl
     norm = frobenius_norm([base])
     spectral = spectral_norm([base], norm, tolerance).value
     rank = min(change.rank, *base.shape)
-    inputs, outputs = leading_inputs(base, rank), leading_inputs(np.ascontiguousarray(base.T), rank)
+    inputs, outputs = (leading_inputs(matrix.contiguous().numpy(), rank) for matrix in (base, base.T))
     left, right = change.left.numpy(), change.right.numpy()
     shares = [
         float(np.linalg.norm(part) ** 2) / squares if squares else np.nan

@@ -13,14 +13,12 @@ from decaymerge.checkpoint import REOPEN_BYTES, Checkpoint
 from decaymerge.checkpoint.form import Form, Part
 from decaymerge.checkpoint.reader import TensorInfo
 from decaymerge.errors import UserError
+from decaymerge.scan.lanczos import MOST_VECTORS
 
 PROCESS_BYTES = 450_000_000
 """Resident memory of the command before it reads anything, rounded up."""
 WIDE_TYPES = (torch.float32, torch.float64)
 """Types in which the scan computes; matrices of other types are converted to float32."""
-LANCZOS_VECTORS = 300
-"""Number of Lanczos vectors that memory is reserved for. A matrix whose singular values have no gap takes about a
-hundred."""
 
 
 Key = tuple[str, int, int, Scheme | None, str]
@@ -68,23 +66,41 @@ class Plan:
     """Their share of all entries."""
     bytes_to_read: int = 0
     """Bytes of all matrices as stored."""
-    memory_bytes: int = PROCESS_BYTES
-    """Estimated peak of the resident memory, in bytes."""
-    largest: str = ""
-    """Layer and roles of the group that needs the most memory."""
+    group_bytes: list[int] = field(default_factory=list)
+    """Estimated memory of each group while it is measured."""
+    threads: int = 1
+    """Number of groups that are measured at a time."""
 
     @property
     def has_roles(self) -> bool:
         """Whether any matrix has a role."""
         return any(group.scheme for group in self.groups)
 
-    def check(self, max_memory: int | None) -> None:
-        """Refuse a scan that needs more than ``max_memory`` bytes, before anything is read; none allows any size.
+    @property
+    def memory_bytes(self) -> int:
+        """Estimated peak of the resident memory."""
+        mapped = min(REOPEN_BYTES, self.file_bytes)
+        return PROCESS_BYTES + self.unmapped_bytes + mapped + sum(sorted(self.group_bytes)[-self.threads :])
+
+    @property
+    def largest(self) -> str:
+        """Layer and roles of the group that needs the most memory."""
+        group = self.groups[self.group_bytes.index(max(self.group_bytes))]
+        return f"{group.layer} {', '.join(group.parts)}"
+
+    def use(self, threads: int, max_memory: int) -> None:
+        """Measure as many groups at a time as fit into ``max_memory`` bytes, from one to ``threads``."""
+        self.threads = min(threads, len(self.groups))
+        while self.threads > 1 and self.memory_bytes > max_memory:
+            self.threads -= 1
+
+    def check(self, max_memory: int) -> None:
+        """Refuse a scan that needs more than ``max_memory`` bytes, before anything is read.
 
         Raises:
             UserError: the largest group does not fit into ``max_memory`` bytes.
         """
-        if max_memory is not None and self.memory_bytes > max_memory:
+        if self.memory_bytes > max_memory:
             raise UserError(
                 f"--max-memory {max_memory / 1e9:.2f} GB is less than the {self.memory_bytes / 1e9:.2f} GB that"
                 f" {self.largest} needs; nothing was read, give a larger --max-memory"
@@ -214,25 +230,12 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _account(plan: Plan, group: Group, tensors: Sequence[TensorInfo]) -> None:
-    """Add a group's bytes to the plan, and remember the group that needs the most memory."""
+    """Add a group's bytes to the plan."""
     stored = sum(tensor.nbytes for tensor in tensors)
     converted = sum(4 * math.prod(tensor.shape) for tensor in tensors if tensor.dtype not in WIDE_TYPES)
     reordered = stored if group.scheme and (group.scheme.fused == "interleaved" or group.scheme.gated) else 0
-    vectors = LANCZOS_VECTORS * 4 * max(min(tensor.shape) for tensor in tensors)
-    mapped = min(REOPEN_BYTES, plan.file_bytes)
+    vectors = MOST_VECTORS * 4 * max(max(tensor.shape) for tensor in tensors)
     entries = sum(math.prod(tensor.shape) for tensor in tensors)
     decomposition = 4 * 8 * entries if plan.spectrum else 0  # a copy, a work space and vectors in float64
-    memory = (
-        PROCESS_BYTES
-        + plan.unmapped_bytes
-        + decomposition
-        + mapped
-        + stored
-        + converted
-        + reordered
-        + vectors
-    )
     plan.bytes_to_read += stored
-    if memory > plan.memory_bytes:
-        plan.memory_bytes = memory
-        plan.largest = f"{group.layer} {', '.join(group.parts)}"
+    plan.group_bytes.append(decomposition + stored + converted + reordered + vectors)

@@ -22,7 +22,8 @@ def plan_table(checkpoint: Checkpoint, plan: Plan) -> str:
     lines = [
         f"names of: {kind}",
         f"to read: {matrices} matrices, {plan.bytes_to_read / 1e6:.1f} MB",
-        f"memory: {plan.memory_bytes / 1e9:.2f} GB, for {plan.largest} and the program itself",
+        f"memory: {plan.memory_bytes / 1e9:.2f} GB, for {plan.largest} and the program itself"
+        + (f", {plan.threads} at a time" if plan.threads > 1 else ""),
     ]
     shapes: dict[str, Counter[str]] = {}
     for group in plan.groups:
