@@ -1,6 +1,7 @@
-"""Measure time and memory of merges of a language model of random fp16 weights, whole and as adapters.
+"""Measure time and memory of merges of a language model of random weights, whole and as adapters.
 
-usage: python benchmarks/merges.py [--layers N] [--width N] [--cases NAME [NAME ...]] [--folder FOLDER]
+usage: python benchmarks/merges.py [--layers N] [--width N] [--dtype DTYPE] [--cases NAME [NAME ...]]
+                                   [--folder FOLDER]
 
 The model is a Llama of 22 layers and width 2048, which has 1.1 B parameters. ``--folder`` keeps it, and its
 fine-tuned copies, for the next time. Each case is a process of its own. Beside its time stand the time of reading
@@ -52,7 +53,7 @@ CASES = {
 }
 
 
-def make_models(folder: Path, layers: int, width: int) -> None:
+def make_models(folder: Path, layers: int, width: int, dtype: str) -> None:
     """The base, two copies with noise on every tensor, two adapters, and inputs."""
     torch.manual_seed(0)
     config = hf.LlamaConfig(
@@ -63,7 +64,7 @@ def make_models(folder: Path, layers: int, width: int) -> None:
         num_attention_heads=width // 64,
         num_key_value_heads=4,
     )
-    base: Any = hf.AutoModelForCausalLM.from_config(config, dtype=torch.float16)
+    base: Any = hf.AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
     base.save_pretrained(folder / "base")
     for name in "ab":
         tokens = torch.randint(0, 32000, (INPUTS, LENGTH))
@@ -138,13 +139,14 @@ def main() -> None:
     )
     parser.add_argument("--layers", type=int, default=22)
     parser.add_argument("--width", type=int, default=2048)
+    parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="NAME")
     parser.add_argument("--folder", type=Path, help="keep the models here")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.folder or Path(scratch)
         if not (folder / "b").is_dir():
-            make_models(folder, arguments.layers, arguments.width)
+            make_models(folder, arguments.layers, arguments.width, arguments.dtype)
         print(f"{'':26}{'time':>8}{'processor':>11}{'cat':>11}{'files':>12}{'memory':>12}{'anonymous':>12}")
         for name in arguments.cases:
             print(f"{name:26}{measure(folder, CASES[name])}", flush=True)

@@ -72,11 +72,13 @@ def tensors_of(folder: Path | str) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in zip(names, checkpoint.read(names), strict=True)}
 
 
-def scanned(folder: Path, **changes: Any) -> xr.Dataset:
+def scanned(folder: Path, threads: int = 1, **changes: Any) -> xr.Dataset:
     """The scan of a checkpoint."""
     base = {"source": ["x"], "path": "", "tolerance": 1e-6, "spectrum": False}
     checkpoint = Checkpoint(folder)
-    return scan(ScanJob.model_validate(base | changes), checkpoint, make_plan(checkpoint))
+    plan = make_plan(checkpoint)
+    plan.use(threads, 10**12)
+    return scan(ScanJob.model_validate(base | changes), checkpoint, plan)
 
 
 def matrices_of(checkpoint: Checkpoint) -> dict[tuple[str, str], Tensor]:

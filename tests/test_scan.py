@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from safetensors.torch import save_file
 
 from builders_architectures import saved
@@ -159,6 +160,43 @@ def test_not_finite_entry_names_its_tensor(tmp_path: Path) -> None:
         UserError, match=r"^encoder.layer.1.attention.self.key.weight has an infinite or NaN entry"
     ):
         scanned(tmp_path)
+
+
+def test_types_that_differ(tmp_path: Path) -> None:
+    """Q in float64 beside K and V in float32: QKV is measured in float64."""
+    tensors = tensors_of(TINY)
+    name = "encoder.layer.1.attention.self.query.weight"
+    save_file(tensors | {name: tensors[name].double()}, tmp_path / "model.safetensors")
+    xr.testing.assert_allclose(scanned(tmp_path).stable_rank, scanned(TINY).stable_rank, rtol=1e-5)
+
+
+def test_matrices_at_a_time(tmp_path: Path) -> None:
+    """As many as fit into the memory; their number decides nothing but the time, and rounding."""
+    generator = torch.Generator().manual_seed(0)
+    save_file(
+        {f"w{i}": torch.randn(300, 200 + 50 * i, generator=generator) for i in range(6)},
+        tmp_path / "model.safetensors",
+    )
+    alone, together = scanned(tmp_path), scanned(tmp_path, threads=4)
+    for name in ("frobenius_norm", "spectral_norm", "rows", "columns"):
+        xr.testing.assert_allclose(alone[name], together[name], rtol=2e-6)
+    plan = make_plan(Checkpoint(tmp_path))
+    plan.use(4, 10**12)
+    needed = plan.memory_bytes
+    plan.use(4, needed - 1)
+    assert plan.threads == 3 and plan.memory_bytes < needed
+    plan.use(4, 0)
+    assert plan.threads == 1
+
+
+def test_one_bad_matrix_ends_a_scan_of_many(tmp_path: Path) -> None:
+    matrices = {f"w{i}": torch.ones(80, 80) for i in range(20)}
+    matrices["w3"][0, 0] = math.nan
+    save_file(matrices, tmp_path / "model.safetensors")
+    threads = torch.get_num_threads()
+    with pytest.raises(UserError, match="w3 has an infinite or NaN entry"):
+        scanned(tmp_path, threads=4)
+    assert torch.get_num_threads() == threads
 
 
 def test_max_memory_refuses_before_reading(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def scan(job: ScanJob, checkpoint: Checkpoint, plan: Plan, device: torch.device 
 
     A matrix without a role is a layer of its own, with its tensor's name and the role ``matrix``. Of the experts of
     a layer there are the median, and the range (``EXPERT_NAMES``). Each thread of the plan measures one group at a
-    time; the results do not depend on their number.
+    time; the results depend on their number by rounding alone.
 
     Args:
         job: Tolerance of spectral norms, and whether singular values are wanted.
@@ -137,7 +137,9 @@ def matrices_by_role(group: Group, tensors: Sequence[Tensor]) -> dict[str, list[
         query, key, value = split_qkv(group, fused)
         return {"Q": [[query]], "K": [[key]], "V": [[value]], "QKV": [[fused]]}
     if {"Q", "K", "V"} <= set(blocks):
-        blocks["QKV"] = [block for role in "QKV" for block in blocks[role]]
+        parts = [block for role in "QKV" for block in blocks[role]]
+        widest = max((block.dtype for block in parts), key=lambda dtype: dtype.itemsize)
+        blocks["QKV"] = [block.to(widest) for block in parts]
     for role, matrices in blocks.items():
         if len({block.shape[1] for block in matrices}) > 1:
             listed = ", ".join(name for names in group.parts.values() for name in names)
