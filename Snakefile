@@ -34,6 +34,11 @@ onstart:
     )
     if workflow.is_main_process and forced:
         os.environ[REMAKE] = "1"
+    # To keep its default rate, Snakemake starts a timer in each pass of its scheduler and a pass at the end of each
+    # timer: as many more a second as jobs have ended (benchmarks/snakemake_timers.md). No job here is that short.
+    rate = workflow.scheduling_settings.max_jobs_per_timespan
+    if (rate.max_jobs, rate.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
     if workflow.local_exec:  # a cluster's scheduler knows its nodes
         try:
             preflight.check_memory(workflow.dag.needrun_jobs())

@@ -12,15 +12,19 @@ import resource
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 
-def watch(peak: dict[str, int]) -> None:
-    """Keep the largest number of threads of this process."""
+def watch(peak: dict[str, Any]) -> None:
+    """Keep the largest number of threads of this process, and what they do."""
     while True:
-        peak["threads"] = max(peak["threads"], psutil.Process().num_threads())
+        if (threads := psutil.Process().num_threads()) > peak["threads"]:
+            kinds = Counter(f"{type(t).__name__} {t.name.split('-')[0]}" for t in threading.enumerate())
+            peak |= {"threads": threads, "kinds": dict(kinds)}
         time.sleep(1)
 
 
@@ -34,7 +38,7 @@ def main(output: Path, arguments: list[str]) -> None:
     """Run Snakemake in this process."""
     from snakemake.cli import main as snakemake
 
-    peak = {"threads": 0}
+    peak: dict[str, Any] = {"threads": 0}
     threading.Thread(target=watch, args=[peak], daemon=True).start()
     sys.argv = ["snakemake", *arguments]
     began = time.monotonic()
@@ -46,7 +50,7 @@ def main(output: Path, arguments: list[str]) -> None:
             "main": processor_time(resource.RUSAGE_SELF),
             "commands": processor_time(resource.RUSAGE_CHILDREN),
             "cores": os.cpu_count(),
-            "threads": peak["threads"],
+            **peak,
             "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
         }
         output.write_text(json.dumps(result, indent=2) + "\n")

@@ -2,9 +2,12 @@
 
 import ast
 import inspect
+import json
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -208,3 +211,19 @@ def test_every_picture_of_a_run_is_a_figure_of_the_table(smoke: Workflow) -> Non
     assert files == drawn | {"table1.md"}
     targets = {name for name in pictures if name in COMPARISONS}
     assert targets == {"figure2", "figure3", "overlap"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "has_timers"), [([], False), (["--max-jobs-per-timespan", "50/5s"], True)]
+)
+def test_scheduler_starts_no_timers(options: list[str], has_timers: bool, tmp_path: Path) -> None:
+    """A timer for each job that has ended would take a core in a large sweep; who sets a rate gets them."""
+    script, measured = REPOSITORY / "benchmarks/sweep.py", tmp_path / "measured.json"
+    done = subprocess.run(
+        [sys.executable, script, measured, "0", "1", *options], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    (row,) = json.loads(measured.read_text())
+    assert row["jobs"] == 11
+    assert ("Timer Thread" in row["kinds"]) == has_timers, row
