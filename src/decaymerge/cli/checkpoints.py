@@ -103,11 +103,13 @@ def scan(
     settings = validate(Scan, {"tolerance": tolerance, "spectrum": spectrum})
     check_files({"--output": output, "--plot": plot}, plot)
     max_bytes = None if max_memory is None else parse_bytes("--max-memory", max_memory)
+    torch_device = resolved_device(device)
     folder = model.fetch_model(scan_model, cache)
     if is_adapter(folder):
-        if plot is not None or spectrum or max_memory is not None:
+        if plot is not None or spectrum or max_memory is not None or torch_device.type != "cpu":
             raise UserError(
-                f"{folder} is an adapter, for which there is no --plot, --spectrum or --max-memory; leave them out"
+                f"{folder} is an adapter, for which there is no --plot, --spectrum, --max-memory or --device; leave"
+                " them out"
             )
         how = {"partial": partial, "by_name": by_name}
         _scan_adapter(scan_model, folder, base, cache, output, settings.tolerance, **how)
@@ -125,7 +127,7 @@ def scan(
     job = ScanJob(
         source=scan_model.sources, path=path, tolerance=settings.tolerance, spectrum=settings.spectrum
     )
-    scanned = stage.scan(job, checkpoint, plan, resolved_device(device))
+    scanned = stage.scan(job, checkpoint, plan, torch_device)
     print(table.scan_table(scanned))
     if output is not None:
         store.write(scanned, output, job)

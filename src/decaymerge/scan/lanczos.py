@@ -67,9 +67,9 @@ def lanczos(blocks: Blocks, frobenius: float, tolerance: float, seed: int) -> tu
         seed: Seed of the random start.
 
     Returns:
-        Vectors (VECTORS, columns) in float64, of which the first is the leading one, and the number of steps. The
-        others are near to the next ones. Its error is above the tolerance where rounding or the size of the basis
-        ended the steps.
+        Orthonormal vectors (VECTORS, columns) in float64, the leading one first, and the number of steps. The error
+        of the first is above the tolerance where rounding or the size of the basis ended the steps; the others are
+        less exact.
     """
     columns = blocks[0].shape[1]
     pieces = [piece for block in blocks for piece in in_cache(block, PIECE_BYTES)]
