@@ -92,7 +92,7 @@ def write_gpt_j(folder: Path, layers: int, width: int, feed_forward: int) -> int
     generator = torch.Generator().manual_seed(0)
     shapes = {f"attn.{name}": (width, width) for name in ("q_proj", "k_proj", "v_proj", "out_proj")}
     shapes |= {"mlp.fc_in": (feed_forward, width), "mlp.fc_out": (width, feed_forward)}
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for layer in range(layers):
         tensors = {
             f"transformer.h.{layer}.{name}.weight": torch.randn(shape, generator=generator).mul_(0.02).half()
