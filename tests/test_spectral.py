@@ -110,13 +110,13 @@ def test_two_large_values_close_together(gap: float) -> None:
     assert spectral([np.diag(values).astype(np.float32)]).value == pytest.approx(2 * (1 + gap), rel=2e-6)
 
 
-@pytest.mark.parametrize("size", [2, 3, 5, 12])
+@pytest.mark.parametrize("size", [2, 5, 12])
 @pytest.mark.parametrize("spread", [1e-7, 1e-6, 1e-5, 1e-4, 1e-3])
-@pytest.mark.parametrize("rest", [0.2, 0.9, 0.99])
+@pytest.mark.parametrize("rest", [0.2, 0.99])
 def test_many_large_values_close_together(size: int, spread: float, rest: float) -> None:
     """More of them than vectors at a time: their gap to the others says nothing about them."""
     values = np.concatenate([1 - spread * np.linspace(0, 1, size), rest * np.linspace(1, 0.01, 200)])
-    for seed in range(8):
+    for seed in range(3):
         norm = spectral([np.diag(values)], 1e-6, seed)
         assert abs(norm.value - 1) <= 1e-6
 
