@@ -78,7 +78,7 @@ def scan(job: ScanJob, checkpoint: Checkpoint, plan: Plan, device: torch.device 
 
     def measured_group(group: Group) -> dict[str, list[dict[str, Any]]]:
         with reading:
-            tensors = [tensor.to(device) for tensor in checkpoint.read(names_of(group))]
+            tensors = [tensor.to(device) for tensor in checkpoint.read(group.names)]
         return {
             role: [_measure(job, group, role, blocks) for blocks in matrices]
             for role, matrices in matrices_by_role(group, tensors).items()
@@ -95,16 +95,11 @@ def scan(job: ScanJob, checkpoint: Checkpoint, plan: Plan, device: torch.device 
                 layer = measured.setdefault((group.stack, group.number), {})
                 for role, matrices in roles.items():
                     layer.setdefault(role, []).extend(matrices)
-                bar.update(sum(checkpoint.tensors[name].nbytes for name in names_of(group)))
+                bar.update(sum(checkpoint.tensors[name].nbytes for name in group.names))
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(cores)
     return _dataset(job, checkpoint, plan, measured)
-
-
-def names_of(group: Group) -> list[str]:
-    """Names of a group's tensors, in the order of its parts."""
-    return [name for part in group.parts.values() for name in part]
 
 
 def matrices_by_role(group: Group, tensors: Sequence[Tensor]) -> dict[str, list[list[Tensor]]]:

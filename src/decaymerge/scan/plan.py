@@ -42,6 +42,11 @@ class Group:
     """The part of the model, which knows the number of heads."""
 
     @property
+    def names(self) -> list[str]:
+        """Names of its tensors, in the order of ``parts``."""
+        return [name for part in self.parts.values() for name in part]
+
+    @property
     def layer(self) -> str:
         """Stack and number, as in ``encoder.layer.3``."""
         return self.stack if self.scheme is None else f"{self.stack}.{self.number}".lstrip(".")
@@ -146,8 +151,7 @@ def make_plan(checkpoint: Checkpoint, form: Form | None = None, *, spectrum: boo
         )
     for group in groups_of(checkpoint, form, matrices):
         plan.groups.append(group)
-        names = [name for part in group.parts.values() for name in part]
-        _account(plan, group, [checkpoint.tensors[name] for name in names])
+        _account(plan, group, [checkpoint.tensors[name] for name in group.names])
     entries = {name: math.prod(info.shape) for name, info in checkpoint.tensors.items()}
     plan.skipped_share = sum(entries[name] for name in plan.skipped) / max(1, sum(entries.values()))
     return plan
