@@ -12,10 +12,9 @@ from decaymerge.claims.verdict import Claim, Measured
 from decaymerge.workflow.jobs import ClaimsJob
 
 DYNAMICS = 1e-6
-"""Deviation of w from Eq. 4, relative to the largest ‖w‖ of a run, up to which Theorem 4 holds."""
+"""Deviation of w from Eq. 4, relative to the largest ‖w‖ of a run, up to which Theorem 4 holds; and that of Theorem 1
+from an equality at ε = 0 (ours), as A(t) is known no better than w."""
 SOLVER_TOLERANCE = 1e-12
-EQUAL = 1e-9
-"""Relative deviation up to which Theorem 1 is an equality at ε = 0 (ours)."""
 VISIBLE = 1e-5
 """Interference, relative to its start, from which on its rate of decay is that of the flow, not of rounding."""
 
@@ -156,7 +155,7 @@ def theorem1_orthogonal(run: Run) -> Measured:
         + (f"; {zero} networks collapsed to zero" if zero else "")
     )
     unmet = "" if (run.overlap < NO_OVERLAP).all() else f"the overlap is {run.overlap.max():.2g}, not 0"
-    return Measured(measured, np.full_like(measured, EQUAL), unmet=unmet, note=note)
+    return Measured(measured, np.full_like(measured, DYNAMICS), unmet=unmet, note=note)
 
 
 def _layer_sum_gap(own: TaskNetworks, other: TaskNetworks) -> np.ndarray:

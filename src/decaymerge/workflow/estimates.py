@@ -16,8 +16,8 @@ TORCH, XARRAY, DRAWING = 400, 150, 350
 """MB of a process that has imported what it needs, and holds nothing yet; a tenth more than usual, as it varies."""
 SNAKEMAKE = 300
 """MB of the two Snakemakes that a cluster's node runs around the command, which its scheduler counts."""
-EVALUATION = 140
-"""MB that PyTorch's eigenvalues and xarray's tables of metrics take beyond the arrays of networks."""
+DECOMPOSITIONS = 140
+"""MB that PyTorch's eigenvalues and singular values, and xarray's tables, take beyond the arrays of networks."""
 SCIPY = 50
 SPARE = 1.2
 """What an allocator takes beyond the arrays."""
@@ -138,7 +138,7 @@ def evaluate(experiment: Experiment, task_count: int | None = None) -> Estimate:
     flops = 2 * passes * sizes.parameters * task_count
     margins = max(rows, test_rows, between * rows) * sizes.itemsize
     arrays = networks + max(norms, 5 * margins)
-    return _estimate(TORCH + EVALUATION, arrays, flops / FLOPS[experiment.training.dtype])
+    return _estimate(TORCH + DECOMPOSITIONS, arrays, flops / FLOPS[experiment.training.dtype])
 
 
 def _largest_merge_set(experiment: Experiment) -> int:
@@ -172,7 +172,7 @@ def claims(experiment: Experiment) -> Estimate:
     flops = CLAIMS * 6 * sizes.seeds * sizes.steps * sizes.samples * sizes.parameters * tasks
     seconds = len(experiment.training.weight_decay) * flops / FLOPS["float64"]
     arrays = tasks * (4 * kept + 2 * hidden + 2 * (sizes.data + sizes.test_data))
-    return _estimate(TORCH + SCIPY, arrays, seconds)
+    return _estimate(TORCH + SCIPY + DECOMPOSITIONS, arrays, seconds)
 
 
 FETCH = Estimate(800, 7200)
