@@ -12,8 +12,8 @@ from decaymerge.claims.verdict import Claim, Measured
 from decaymerge.workflow.jobs import ClaimsJob
 
 DYNAMICS = 1e-6
-"""Deviation of w from Eq. 4, relative to the largest ‖w‖ of a run, up to which Theorem 4 holds; and that of Theorem 1
-from an equality at ε = 0 (ours), as A(t) is known no better than w."""
+"""Deviation of w from Eq. 4, relative to the largest ‖w‖ of a run, up to which Theorem 4 holds. Also that of
+Theorem 1 from an equality at ε = 0 (ours), as A(t) is known no better than w."""
 SOLVER_TOLERANCE = 1e-12
 VISIBLE = 1e-5
 """Interference, relative to its start, from which on its rate of decay is that of the flow, not of rounding."""
