@@ -17,8 +17,8 @@ TORCH, XARRAY, DRAWING = 400, 150, 350
 SNAKEMAKE = 300
 """MB of the two Snakemakes that a cluster's node runs around the command, which its scheduler counts."""
 DECOMPOSITIONS = 140
-"""MB that PyTorch's eigenvalues and xarray's tables of metrics take beyond the arrays of networks. Claims about ReLU
-networks were measured to take up to half of it as well; what takes it there was not traced."""
+"""MB that PyTorch's eigenvalues and xarray's tables of metrics take beyond the arrays of networks.
+Claims about ReLU networks were measured to take half of it as well; what takes it there was not traced."""
 SCIPY = 50
 SPARE = 1.2
 """What an allocator takes beyond the arrays."""
