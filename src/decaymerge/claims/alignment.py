@@ -51,7 +51,7 @@ def alignment(run: Run) -> Measured:
     step_too_large = ""
     if training.optimiser == "gd":
         product = training.step_size * max(float(values[:, -1].max()) for values in sharpnesses(run))
-        notes.append(f"ηβ = {product:.3g} at the last step, by power iteration")
+        notes.append(f"ηβ = {product:.3g} at the last step, by Lanczos")
         step_too_large = "" if product < 2 else f"ηβ = {product:.3g} is not below 2"
     if network.smooth:
         unmet = step_too_large or _still_falling(plain, allowed)
@@ -124,7 +124,7 @@ def lemma1_descent(run: Run) -> Measured:
         stack(measured),
         stack(bound),
         unmet="" if product < 2 else f"ηβ = {product:.3g} is not below 2",
-        note=f"ηβ = {product:.3g}, with β the largest sharpness at the kept steps, by power iteration",
+        note=f"ηβ = {product:.3g}, with β the largest sharpness at the kept steps, by Lanczos",
     )
 
 

@@ -1,7 +1,7 @@
 """Second-order and non-smooth properties of the loss, by autograd: no training loop needs them."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -11,13 +11,16 @@ from decaymerge.claims.networks import TaskNetworks
 from decaymerge.measure import LOSSES
 from decaymerge.network import TILE, activations
 
-POWER_ITERATIONS = 40
+LANCZOS_STEPS = 24
+"""Products with the Hessian. How well the sharpness is then known is in docs/explanation/theory.md."""
+TINY = 1e-300
+"""Least length of a vector before it is scaled to 1, so that a space that is exhausted gives zeros."""
 KINK = 1e-2
 """A pre-activation is on the kink if its modulus is at most this share of its layer's root mean square."""
 
 
 def sharpness(task: TaskNetworks) -> np.ndarray:
-    """Largest modulus of an eigenvalue of L_λ's Hessian at each kept step, (seed, step), by power iteration."""
+    """Largest modulus of an eigenvalue of L_λ's Hessian at each kept step, (seed, step), by Lanczos."""
     generator = torch.Generator().manual_seed(0)
     trained = task.weights[: task.job.network.trained_layers]
     starts = [torch.randn(weight.shape, generator=generator, dtype=weight.dtype) for weight in trained]
@@ -41,17 +44,33 @@ def _sharpness(task: TaskNetworks, part: tuple[slice, slice], directions: list[T
     margins = task.labels[part[0]].unsqueeze(1) * (hidden @ weights[-1].mT).squeeze(-1)
     loss = LOSSES[task.job.training.loss](margins).mean(-1).sum()  # different networks do not interact
     gradients = torch.autograd.grad(loss, trained, create_graph=True)
-    eigenvalue = torch.zeros(margins.shape[:2])
-    for _ in range(POWER_ITERATIONS):
-        length = _sum(direction.square() for direction in directions).sqrt()
-        directions = [part / length[..., None, None] for part in directions]
-        products = torch.autograd.grad(gradients, trained, directions, retain_graph=True)
-        images = [
-            product + task.weight_decay * part for product, part in zip(products, directions, strict=True)
-        ]
-        eigenvalue = _sum(image * part for image, part in zip(images, directions, strict=True)).abs()
-        directions = images
-    return eigenvalue.numpy()
+
+    def hessian(vector: list[Tensor]) -> list[Tensor]:
+        products = torch.autograd.grad(gradients, trained, vector, retain_graph=True)
+        return [product + task.weight_decay * part for product, part in zip(products, vector, strict=True)]
+
+    return _largest_eigenvalue(hessian, directions).numpy()
+
+
+def _largest_eigenvalue(operator: Callable[[list[Tensor]], list[Tensor]], start: list[Tensor]) -> Tensor:
+    """Largest modulus of an eigenvalue of symmetric operators, one for each seed and step, (seed, step).
+
+    After k steps of Lanczos the operator is the tridiagonal matrix of α and β in the basis of its k vectors.
+    """
+    previous, residual = [torch.zeros_like(part) for part in start], start
+    alphas, betas = [], []
+    for _ in range(LANCZOS_STEPS):
+        betas.append(_sum(part.square() for part in residual).sqrt())
+        beta = betas[-1][..., None, None]
+        vector = [part / beta.clamp(min=TINY) for part in residual]
+        image = operator(vector)
+        alphas.append(_sum(part * other for part, other in zip(image, vector, strict=True)))
+        alpha = alphas[-1][..., None, None]
+        residual = [u - alpha * v - beta * w for u, v, w in zip(image, vector, previous, strict=True)]
+        previous = vector
+    diagonal, beside = torch.stack(alphas, -1), torch.stack(betas[1:], -1)
+    tridiagonal = torch.diag_embed(diagonal) + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
+    return torch.linalg.eigvalsh(tridiagonal).abs().amax(-1)
 
 
 def _sum(layers: Iterable[Tensor]) -> Tensor:

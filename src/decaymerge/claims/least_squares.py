@@ -95,7 +95,6 @@ def _unmet_overlap(run: Run) -> str:
 
 def least_squares_reproduces(run: Run) -> Measured:
     """Largest |f_W(x) - f_i(x)| over the inputs of task i, over the largest |f_i(x)|, without a ridge."""
-    network = run.job.network
     measured = np.full((len(run.tasks), len(run.seeds), len(run.kept), 1), np.nan)
     with_ridge, dependent = 0.0, ""
     for seed, step in np.ndindex(measured.shape[1:3]):
@@ -103,21 +102,25 @@ def least_squares_reproduces(run: Run) -> Measured:
         if dependence := _dependence(run, own, inputs):
             dependent = dependence
             continue
-        for ridge in (0.0, RIDGE):
-            layers = merged_layers(network, _solved(ridge), own, inputs)
-            for task, (weights, x) in enumerate(zip(own, inputs, strict=True)):
-                expected, output = (_output(run, each, x) for each in (weights, layers))
-                deviation = float((output - expected).abs().max() / expected.abs().max())
-                if ridge == 0:
-                    measured[task, seed, step, 0] = deviation
-                elif step == measured.shape[2] - 1:
-                    with_ridge = max(with_ridge, deviation)
+        measured[:, seed, step, 0] = _deviations(run, own, inputs, ridge=0)
+        if step == measured.shape[2] - 1:
+            with_ridge = max(with_ridge, *_deviations(run, own, inputs, RIDGE))
     return Measured(
         measured,
         np.full_like(measured, EXACT),
         unmet=dependent if np.isnan(measured).all() else "",
         note=f"with a ridge of {RIDGE:g}: {with_ridge:.2g} at the last step",
     )
+
+
+def _deviations(run: Run, own: list[list[Tensor]], inputs: list[Tensor], ridge: float) -> list[float]:
+    """Largest |f_W(x) - f_i(x)| over the inputs of each task, over the largest |f_i(x)|, (task)."""
+    layers = merged_layers(run.job.network, _solved(ridge), own, inputs)
+    deviations = []
+    for weights, x in zip(own, inputs, strict=True):
+        expected, output = (_output(run, each, x) for each in (weights, layers))
+        deviations.append(float((output - expected).abs().max() / expected.abs().max()))
+    return deviations
 
 
 def _output(run: Run, weights: list[Tensor], inputs: Tensor) -> Tensor:
