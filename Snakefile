@@ -4,8 +4,9 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-# A configuration given with --configfile replaces the default one; Snakemake would merge the two.
-if not workflow.overwrite_configfiles:
+# A configuration given with --configfile, or by a workflow that includes this one, replaces the default one; Snakemake
+# would merge the two.
+if not workflow.configfiles:
 
     configfile: workflow.source_path("config/config.yaml")
 
@@ -23,6 +24,11 @@ include: "rules/scan.smk"
 include: "rules/claims.smk"
 include: "rules/figures.smk"
 include: "rules/overview.smk"
+
+
+if workflow.is_main_process:
+    SETTINGS = workflow.output_settings
+    WATCH = terminal.watch(logger, with_bars=not (SETTINGS.dryrun or SETTINGS.quiet or SETTINGS.verbose))
 
 
 onstart:
@@ -44,6 +50,14 @@ onstart:
             preflight.check_memory(workflow.dag.needrun_jobs())
         except UserError as error:
             raise WorkflowError(f"nothing is started: {error}") from None
+
+
+onsuccess:
+    logger.info(WATCH.end(successful=True))
+
+
+onerror:
+    logger.error(WATCH.end(successful=False))
 
 
 rule all:

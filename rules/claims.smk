@@ -63,7 +63,7 @@ rule gather_claims:
     message:
         "Gather the verdicts on all claims"
     shell:
-        "decaymerge gather-claims {output} {input.verdicts:q} {params.traces:q} 2>&1 | tee {log}"
+        "decaymerge gather-claims {output} {input.verdicts:q} {params.traces:q} > {log} 2>&1"
 
 
 rule claims_page:

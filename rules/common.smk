@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 from decaymerge import config as configuration
 from decaymerge.config.datasets import FETCHED
@@ -14,7 +15,18 @@ from decaymerge.config.figures import COMPARISONS, Picture
 from decaymerge.config import paths
 from decaymerge.errors import UserError
 from decaymerge.fetch import model as models
-from decaymerge.workflow import estimates, jobs, labels, layout, origins, parts, preflight, records
+from decaymerge.workflow import (
+    estimates,
+    jobs,
+    labels,
+    layout,
+    origins,
+    parts,
+    pipeline,
+    preflight,
+    records,
+    terminal,
+)
 from decaymerge.workflow.code import REMAKE, code
 
 # Jobs call `decaymerge` by name, which must work in an environment that is not activated, too.
@@ -23,7 +35,7 @@ shell.prefix(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PAT
 # The paths start from this file, so that the workflow also runs as a module of another one. They are relative to the
 # working folder, so that a checkout can be moved together with its results.
 CHECKOUT = Path(os.path.relpath(workflow.current_basedir.get_path_or_uri(secret_free=True))).parent
-RESOURCES = Path(os.environ.get("DECAYMERGE_CACHE") or CHECKOUT / "resources").expanduser()
+RESOURCES = Path(os.environ.get("DECAYMERGE_CACHE") or pipeline.resources(CHECKOUT)).expanduser()
 
 try:
     # The files are read once more: Snakemake has merged them, and of a key that is given twice it takes the last.

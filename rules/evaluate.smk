@@ -67,4 +67,4 @@ rule hypotheses:
     message:
         "Judge the hypotheses about sums of networks"
     shell:
-        "decaymerge hypotheses {output} {input.summaries} --settings {params.settings:q} 2>&1 | tee {log}"
+        "decaymerge hypotheses {output} {input.summaries} --settings {params.settings:q} > {log} 2>&1"

@@ -17,6 +17,9 @@ from decaymerge.cli.arguments import Command
 from decaymerge.errors import UserError
 from decaymerge.provenance import provenance
 
+EXTRAS = {"jinja2": "figures", "latex2mathml": "figures", "matplotlib": "figures", "seaborn": "figures"}
+"""Packages that not every installation has, with the extra that brings them."""
+
 
 def _print_version(is_given: bool) -> None:
     if is_given:
@@ -94,6 +97,11 @@ def main() -> None:
         os._exit(128 + signal.SIGPIPE)  # who read the output has enough of it
     except UserError as error:
         sys.exit(f"error: {error}")
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        extra = EXTRAS[error.name]
+        sys.exit(f"error: {error.name} is not installed; say: pip install 'decaymerge[{extra}]'")
     except OSError as error:
         sys.exit(f"error: {UserError(str(error))}")
     except MemoryError as error:

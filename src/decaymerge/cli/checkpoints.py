@@ -35,7 +35,9 @@ def model_of(source: list[str], path: str, sha256: str | None) -> "ScanModel":
 
 
 def check_files(files: dict[str, Path | None], plot: Path | None) -> None:
-    """Refuse folders where files are expected, and a picture that is no PDF."""
+    """Refuse folders where files are expected, and a picture that is no PDF, or for which packages are missing."""
+    if plot is not None:
+        import decaymerge.figures  # noqa: F401
     if plot is not None and plot.suffix != ".pdf":
         raise UserError(f"--plot {plot} must end in .pdf; a PNG is written next to it")
     for option, path in files.items():

@@ -1,7 +1,8 @@
-"""Commands for people, about results and configurations. They change no file."""
+"""Commands for people, about results and configurations. They change no file; `new` makes some."""
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -76,3 +77,13 @@ def schema() -> None:
     from decaymerge.config import json_schema
 
     print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def new(folder: Annotated[Path, typer.Argument(help="Folder for the workflow.")]) -> None:
+    """Write a Snakefile, a configuration and profiles into a folder, in which Snakemake then runs."""
+    from decaymerge.workflow import pipeline
+
+    for path in pipeline.new(folder):
+        print(path)
+    print(f"Now: cd {shlex.quote(str(folder))} && snakemake")
