@@ -102,8 +102,8 @@ class Workflow:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def dry_run(self, *arguments: str) -> str:
-        """Output of a dry run."""
-        done = self.snakemake("--dry-run", *arguments)
+        """Output of a dry run, with the commands."""
+        done = self.snakemake("--dry-run", "--printshellcmds", *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 

@@ -1,6 +1,7 @@
 """The workflow as a module of another one, which has a configuration of its own and other rules."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -9,8 +10,9 @@ import pytest
 import xarray as xr
 
 from builders import smoke_config
-from conftest import Workflow, jobs_by_rule, snakemake_server
+from conftest import REPOSITORY, Workflow, jobs_by_rule, snakemake_server
 from decaymerge import store
+from decaymerge.workflow import pipeline
 
 SNAKEFILE = """
 configfile: "config.yaml"
@@ -18,7 +20,7 @@ configfile: "config.yaml"
 
 module decaymerge:
     snakefile:
-        "{snakefile}"
+        {snakefile!r}
     config:
         config["decaymerge"]
     {prefix}
@@ -44,16 +46,43 @@ PREFIXES = {"": "", "parts/": 'prefix: "parts"'}
 pytestmark = pytest.mark.workflow
 
 
-def snakemake(folder: Path, prefix: str, *arguments: str) -> CompletedProcess[str]:
+def snakemake(
+    folder: Path, prefix: str, *arguments: str, snakefile: Path | None = None
+) -> CompletedProcess[str]:
     """Run the other workflow, which names the smoke configuration ``decaymerge``, among things of its own."""
     server = snakemake_server()
-    snakefile = server.checkout / "Snakefile"
-    text = SNAKEFILE.format(snakefile=snakefile, prefix=PREFIXES[prefix], folder=prefix)
+    snakefile = snakefile or server.checkout / "Snakefile"
+    text = SNAKEFILE.format(snakefile=str(snakefile), prefix=PREFIXES[prefix], folder=prefix)
     (folder / "Snakefile").write_text(text)
     (folder / "config.yaml").write_text(json.dumps({"experiments": "another", "decaymerge": smoke_config()}))
     done = server(["--cores", "2", "--directory", str(folder), *arguments], folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+@pytest.mark.parametrize("name", ["it's a clone/Snakefile", "link/Snakefile", "link/workflow/Snakefile"])
+def test_module_by_other_paths(tmp_path: Path, name: str) -> None:
+    checkout = snakemake_server().checkout
+    (tmp_path / "link").symlink_to(checkout)
+    for part in ("Snakefile", "rules", "report", "config", "profiles"):
+        source, copy = checkout / part, tmp_path / "it's a clone" / part
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copytree(source, copy) if source.is_dir() else shutil.copy(source, copy)
+    target = "results/labels_linear/summary.nc"
+    (tmp_path / "work").mkdir()
+    done = snakemake(tmp_path / "work", "", "--dry-run", target, snakefile=tmp_path / name)
+    (tmp_path / "alone").mkdir()
+    alone = Workflow(tmp_path / "alone", smoke_config()).planned(target)
+    assert jobs_by_rule((done.stdout + done.stderr).replace("\nd_", "\n")) == alone
+
+
+@pytest.mark.parametrize("is_writable", [True, False])
+def test_data_are_fetched_into_a_clone_that_can_be_written_to(
+    is_writable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: is_writable)  # root may write everywhere
+    expected = REPOSITORY / "resources" if is_writable else Path("resources")
+    assert pipeline.resources(REPOSITORY) == expected
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)

@@ -250,7 +250,7 @@ def test_edit_of_what_only_passes_settings_on_reruns_nothing(finished: Workflow,
 def test_command_of_a_job_runs_by_hand(finished: Workflow) -> None:
     """The line in Snakemake's log, pasted into a shell, remakes the file."""
     target = "results/independent/merge/a+b/weight_decay=0.001/seeds=0-1.nc"
-    lines = finished.dry_run("--printshellcmds", "--forcerun", "merge", "--", target).splitlines()
+    lines = finished.dry_run("--forcerun", "merge", "--", target).splitlines()
     (command,) = (
         line.removeprefix("Shell command: ") for line in lines if line.startswith("Shell command: ")
     )

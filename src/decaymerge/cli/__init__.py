@@ -17,6 +17,7 @@ from decaymerge.cli.arguments import Command
 from decaymerge.errors import UserError
 from decaymerge.provenance import provenance
 
+HELP = {"help_option_names": ["-h", "--help"]}
 EXTRAS = {"jinja2": "figures", "latex2mathml": "figures", "matplotlib": "figures", "seaborn": "figures"}
 """Packages that not every installation has, with the extra that brings them."""
 
@@ -38,11 +39,19 @@ def _options(
 
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, callback=_options
+    no_args_is_help=True, pretty_exceptions_enable=False, callback=_options, context_settings=HELP
 )
-for part in (stages, claims, checkpoints, merge_checkpoints, user):
+STAGES = "Stages, which the workflow calls"
+PANELS = (
+    (checkpoints, "Checkpoints"),
+    (merge_checkpoints, "Checkpoints"),
+    (user, "Results and configurations"),
+    (stages, STAGES),
+    (claims, STAGES),
+)
+for part, panel in PANELS:
     for command in part.app.registered_commands:
-        command.cls = Command
+        command.cls, command.rich_help_panel = Command, panel
     app.add_typer(part.app)
 
 
