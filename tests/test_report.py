@@ -95,19 +95,55 @@ def test_it_fits_its_window_and_formulas_are_rendered(page: "Page", width: int, 
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_a_row_opens_and_closes_its_picture(page: "Page", width: int) -> None:
+def test_a_row_marks_its_panel_in_the_picture(page: "Page", width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     section = page.locator("section#identity")
+    picture, marker = section.locator("img"), section.locator("figure .panel")
+    assert picture.is_visible() and not marker.is_visible()
+    assert picture.evaluate("image => image.naturalWidth") > 200
     first, second = section.locator("tr.verdict button").first, section.locator("tr.verdict button").nth(1)
-    picture = section.locator("tr.picture")
-    assert not picture.is_visible()
-    first.click()
-    assert picture.is_visible() and first.get_attribute("aria-expanded") == "true"
-    assert section.locator("img").evaluate("image => image.naturalWidth") > 200
-    second.click()
-    assert picture.is_visible() and first.get_attribute("aria-expanded") == "false"
+    boxes = []
+    for button in (first, second):
+        button.click()
+        assert marker.is_visible() and button.get_attribute("aria-pressed") == "true"
+        boxes.append(marker.bounding_box())
+        around = picture.bounding_box()
+        assert boxes[-1] is not None and around is not None
+        assert (
+            around["x"] - 4 < boxes[-1]["x"]
+            and boxes[-1]["y"] + boxes[-1]["height"] < around["y"] + around["height"]
+        )
+    assert first.inner_text() == second.inner_text() or boxes[0] != boxes[1]
+    assert first.get_attribute("aria-pressed") == "false"
     second.press("Enter")
-    assert not picture.is_visible()
+    assert not marker.is_visible()
+
+
+def test_numbers_of_cases_stand_at_the_top(page: "Page", verdicts: list[Verdict]) -> None:
+    text = page.locator("#count").inner_text()
+    names = {verdict.claim for verdict in verdicts}
+    assert f"{len(names)} claims, measured in {len(verdicts)} cases" in text
+    contradicted = {verdict.claim for verdict in verdicts if verdict.outcome == "not supported"}
+    assert set(page.locator("#count a").all_inner_texts()) == contradicted
+    assert f"{sum(not verdict.trivial for verdict in verdicts)} of the cases could have failed" in text
+
+
+def test_files_that_the_page_names_are_beside_it(page: "Page", smoke: Workflow) -> None:
+    links = page.eval_on_selector_all(".files a, a.file", "all => all.map(one => one.getAttribute('href'))")
+    files = [link for link in links if not link.startswith("https:")]
+    assert len(files) > 10 and all((smoke.folder / "results" / file).is_file() for file in files)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_it_can_be_read_in_the_dark(browser: "Browser", smoke: Workflow, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark")
+    page.goto((smoke.folder / "results/claims.html").as_uri())
+    light, dark = (
+        page.eval_on_selector("body", f"body => getComputedStyle(body).{which}").strip("rgb()").split(",")
+        for which in ("color", "backgroundColor")
+    )
+    assert min(map(int, light)) - max(map(int, dark)) > 150
+    page.close()
 
 
 def test_it_needs_nothing_from_outside(page: "Page") -> None:

@@ -46,6 +46,7 @@ def draw_claim(name: str, traces: Mapping[str, xr.Dataset]) -> Figure:
     for ax, (experiment, trace) in zip(axes, per_experiment.items(), strict=True):
         _panel(ax, name, trace, colours)
         ax.set_title(experiment, parse_math=False)
+        ax.set_gid(experiment)
     label_panels(axes)
     legend_below(figure, axes)
     return figure
@@ -156,9 +157,27 @@ def draw_against_width(name: str, verdicts: Sequence[Verdict], traces: Mapping[s
         ax.set_xticks(widths, [str(width) for width in widths])
         ax.xaxis.set_minor_locator(NullLocator())
         ax.set_title(f"λ = {verdict.weight_decay:g}")
+        ax.set_gid(panel_of(verdict))
     label_panels(axes)
     legend_below(figure, axes)
     return figure
+
+
+def panel_of(verdict: Verdict) -> str:
+    """Name of the panel of a verdict, in pictures with a panel for each of them."""
+    return f"{verdict.experiment} {verdict.weight_decay}"
+
+
+def places(figure: Figure) -> dict[str, str]:
+    """Left, top, width and height of each named panel, in percent of the figure, as CSS has them."""
+    found = {}
+    for ax in figure.axes:
+        name, extent = ax.get_gid(), ax.get_tightbbox()
+        if name and extent is not None:
+            box = extent.transformed(figure.transFigure.inverted())
+            sides = (box.x0, 1 - box.y1, box.width, box.height)
+            found[str(name)] = " ".join(f"{100 * side:.2f}%" for side in sides)
+    return found
 
 
 def draw_scan_claim(name: str, verdicts: Sequence[Verdict]) -> Figure:

@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from decaymerge.claims import CLAIMS, SCAN_CLAIMS, count
 from decaymerge.claims.verdict import Verdict
-from decaymerge.figures.claims import draw_against_width, draw_claim, draw_scan_claim
+from decaymerge.figures.claims import draw_against_width, draw_claim, draw_scan_claim, panel_of, places
 from decaymerge.figures.page import write_page
 from decaymerge.figures.style import save
 from decaymerge.workflow.jobs import FigureJob
@@ -50,12 +50,11 @@ def write_claims_page(
     per_claim = {name: [verdict for verdict in verdicts if verdict.claim == name] for name in names}
     pictures = {name: output.parent / "figures/claims" / f"{name}.pdf" for name in names}
     with ProcessPoolExecutor(threads, mp_context=get_context("fork")) as pool:
-        drawings = [
-            pool.submit(_draw, name, per_claim[name], _claim_traces(name, traces), pictures[name], job)
+        drawings = {
+            name: pool.submit(_draw, name, per_claim[name], _claim_traces(name, traces), pictures[name], job)
             for name in names
-        ]
-        for drawing in drawings:
-            drawing.result()
+        }
+        panels = {name: drawing.result() for name, drawing in drawings.items()}
     claims = [
         {
             "name": name,
@@ -66,12 +65,27 @@ def write_claims_page(
             "tried": with_formulas(CLAIMS[name].tried) if name in CLAIMS else "",
             "counts": count(per_claim[name]),
             "verdicts": per_claim[name],
+            "panels": panels[name],
             "picture": base64.b64encode(pictures[name].with_suffix(".png").read_bytes()).decode(),
         }
         for name in names
     ]
     made_by = sorted({verdict.made_by for verdict in verdicts})
-    write_page("claims.html", output, claims=claims, meanings=MEANINGS, made_by=made_by)
+    contradicted = [
+        name for name in names if any(verdict.outcome == "not supported" for verdict in per_claim[name])
+    ]
+    counts = count(verdicts)
+    write_page(
+        "claims.html",
+        output,
+        claims=claims,
+        rows=counts.rows,
+        counts=counts,
+        contradicted=contradicted,
+        meanings=MEANINGS,
+        made_by=made_by,
+        panel_of=panel_of,
+    )
 
 
 def _claim_traces(name: str, traces: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
@@ -85,8 +99,8 @@ def _claim_traces(name: str, traces: Mapping[str, xr.Dataset]) -> dict[str, xr.D
 
 def _draw(
     name: str, verdicts: Sequence[Verdict], traces: Mapping[str, xr.Dataset], output: Path, job: FigureJob
-) -> None:
-    """Draw one claim's picture."""
+) -> dict[str, str]:
+    """Draw one claim's picture, and return the places of its panels."""
     if name in SCAN_CLAIMS:
         figure = draw_scan_claim(name, verdicts)
     elif CLAIMS[name].against == "width":
@@ -94,6 +108,7 @@ def _draw(
     else:
         figure = draw_claim(name, traces)
     save(figure, output, job)
+    return places(figure)
 
 
 def with_formulas(text: str) -> Markup:

@@ -30,7 +30,7 @@ HIDDEN_BY_BARS = ("Select jobs to execute", "RuleException:", "Cannot restore")
 OTHERS = "others"
 """The bar of stages that have one job."""
 TABLES = ("hypotheses", "gather_claims")
-"""Rules whose logs are tables that are shown at the end."""
+"""Rules whose logs end with a table that is shown at the end."""
 FIRST_LOOKS = ("figures/figure3.png", ".png", "claims.html")
 """Ends of the files to look at first: the page of claims, and a figure, the best known one if it was drawn."""
 
@@ -90,7 +90,7 @@ class Watch(logging.Handler):
             rule, outputs, logs = self.running.pop(values["job_id"])
             self.failed.pop(values["job_id"], None)  # it succeeded when it was tried again
             self.made += outputs
-            self.tables += [Path(log).read_text() for log in logs if rule in TABLES]
+            self.tables += [Path(log).read_text().split("\n\n")[-1] for log in logs if rule in TABLES]
             if self.progress is not None:
                 for bar in self.bars[stage_of(rule)]:
                     self.progress.advance(bar)
