@@ -19,6 +19,7 @@ from decaymerge.checkpoint import Checkpoint
 from decaymerge.errors import UserError
 from decaymerge.scan import BASIC_ROLES
 from decaymerge.scan.plan import make_plan
+from decaymerge.scan.table import rows_of, scan_table
 
 
 @pytest.mark.parametrize("name", ["BERT", "GPT-2", "GPT-NeoX", "Llama", "Phi-3", "T5"])
@@ -254,3 +255,17 @@ def test_errors(arguments: list[str], expected: str, tmp_path: Path, monkeypatch
     assert answer.returncode == 1 and "Traceback" not in answer.stderr
     assert answer.stderr.splitlines()[-1].startswith("error: ")
     assert expected in answer.stderr
+
+
+@pytest.mark.parametrize("name", ["bert", "llama"])
+def test_table_fits_a_terminal_and_has_every_number(name: str, tmp_path: Path) -> None:
+    dataset = scanned(saved(name, tmp_path))
+    lines = scan_table(dataset).splitlines()
+    assert max(map(len, lines)) <= 100
+    cells = rows_of(dataset)
+    for layer, *numbers in cells:
+        shown = " ".join(line for line in lines if line.startswith(layer))
+        assert all(number in shown for number in numbers)
+    assert [role for line in lines for role in line.split() if role in dataset.role.values] == list(
+        dataset.role.values
+    )

@@ -7,6 +7,7 @@ import xarray as xr
 
 from decaymerge.errors import printable
 
+CHANGE = "change of the output"
 LARGEST = 5
 """Number of matrices that are named."""
 
@@ -40,14 +41,12 @@ def inputs_table(measured: xr.Dataset) -> str:
     """
     columns = {
         "others' action / own": measured.action_on_inputs,
-        "change of the output, to first order": measured.output_change,
+        CHANGE: measured.output_change,
     }
     return "\n".join(
         [
             by_role(measured, columns),
-            largest(
-                measured, columns, "largest changes of the output", by="change of the output, to first order"
-            ),
+            largest(measured, columns, "largest changes, to first order", by=CHANGE),
         ]
     )
 

@@ -11,6 +11,8 @@ from decaymerge.scan.plan import Plan
 
 LISTED_NAMES = 4
 """Number of names that are listed for each reason to leave tensors out."""
+COLUMNS = 100
+"""Of the terminal for which the table of norms is made."""
 MOST_ROWS = 1000
 """Of the table of norms; files have all."""
 
@@ -47,17 +49,23 @@ def plan_table(checkpoint: Checkpoint, plan: Plan) -> str:
 
 
 def scan_table(scanned: xr.Dataset) -> str:
-    """One line a layer, with Frobenius norm and stable rank of each role."""
+    """One line a layer, with Frobenius norm and stable rank of each role; where they are wide, blocks of roles."""
     rows = [[printable(name), *cells] for name, *cells in rows_of(scanned.isel(layer=slice(MOST_ROWS)))]
-    name_width = max(len(name) for name, *_ in rows)
-    cell_width = 17
-    lines = [
-        name.ljust(name_width) + "".join(cell.rjust(cell_width) for cell in cells)
-        for name, *cells in (["", *scanned.role.values.tolist()], *rows)
-    ]
-    more = scanned.sizes["layer"] - len(rows)
+    rows = [["", *scanned.role.values.tolist()], *rows]
+    name_width, *cell_widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    cell_width = 2 + max(cell_widths)
+    most = max(1, (COLUMNS - name_width) // cell_width)
+    blocks = -(-len(cell_widths) // most)
+    size = -(-len(cell_widths) // blocks)
+    lines = ["Frobenius norm / stable rank"]
+    for first in range(1, len(rows[0]), size):
+        lines += [
+            name.ljust(name_width) + "".join(cell.rjust(cell_width) for cell in cells[first - 1 :][:size])
+            for name, *cells in rows
+        ]
+    more = scanned.sizes["layer"] - len(rows) + 1
     lines += [f"… and {more} more layers, which --output writes"] if more else []
-    return "\n".join(["Frobenius norm / stable rank".rjust(name_width + cell_width), *lines])
+    return "\n".join(lines)
 
 
 def rows_of(scanned: xr.Dataset) -> list[list[str]]:
