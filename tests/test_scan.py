@@ -257,9 +257,10 @@ def test_errors(arguments: list[str], expected: str, tmp_path: Path, monkeypatch
     assert expected in answer.stderr
 
 
-@pytest.mark.parametrize("name", ["bert", "llama"])
+@pytest.mark.parametrize("name", ["BERT", "Llama"])
 def test_table_fits_a_terminal_and_has_every_number(name: str, tmp_path: Path) -> None:
-    dataset = scanned(saved(name, tmp_path))
+    saved(name, tmp_path)
+    dataset = scanned(tmp_path)
     lines = scan_table(dataset).splitlines()
     assert max(map(len, lines)) <= 100
     cells = rows_of(dataset)
