@@ -37,8 +37,8 @@ report: $(INSTALLED)
 	@$(of_run) --dry-run 2>&1 | grep -q "Nothing to be done" \
 		|| { echo "make: $(RUN)/results is not complete, or older than $(CONFIG) and the code; run it first," \
 			"then give the same command again" >&2; exit 1; }
-	@$(of_run) --quiet all -- results/overview.html
-	@$(of_run) --quiet all --report results/report.html -- all results/overview.html
+	@$(of_run) --quiet all -- results/overview.html results/explore.html
+	@$(of_run) --quiet all --report results/report.html -- all results/overview.html results/explore.html
 	@echo "make: the report is $(RUN)/results/report.html"
 
 # The documentation, to site/index.html; a link that leads nowhere is an error.

@@ -1,4 +1,4 @@
-"""The page of settings, scans and origin, which `make report` adds to Snakemake's report."""
+"""Pages that `make report` adds to Snakemake's report: settings, scans and origin, and one to explore the run."""
 
 
 rule overview:
@@ -26,3 +26,28 @@ rule overview:
         "Write the page of settings, scans and origin, for the report"
     shell:
         "decaymerge overview {output} {input.results} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule explore:
+    input:
+        expand(rules.gather.output.summary, experiment=CONFIG.summarised)
+        + expand(rules.check_claims.output.traces, experiment=CLAIMED),
+    output:
+        report(
+            "results/explore.html",
+            caption="../report/explore.rst",
+            category="Run",
+            labels={"page": "explore λ, steps and tasks"},
+        ),
+    log:
+        "logs/figures/explore.log",
+    benchmark:
+        "benchmarks/figures/explore.tsv"
+    resources:
+        **asks(estimates.figure([])),
+    params:
+        code=code("explore"),
+    message:
+        "Write the page on which one explores the run"
+    shell:
+        "decaymerge explore {output} {input} > {log} 2>&1"

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 import yaml
 
 from builders import smoke_config
+from commands import decaymerge
 from conftest import Workflow
 from decaymerge import claims, store
 from decaymerge.claims.verdict import Verdict
@@ -40,9 +41,11 @@ def page(browser: "Browser", smoke: Workflow) -> "Page":
 def report(smoke: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Snakemake's report as ``make report`` makes it, with the page under Run."""
     path = tmp_path_factory.mktemp("report") / "report.html"
-    smoke.run("results/overview.html")
-    smoke.run("--report", str(path), "all", "results/overview.html")
-    (smoke.folder / "results/overview.html").unlink()  # a run without the report does not have it
+    pages = ["results/overview.html", "results/explore.html"]
+    smoke.run(*pages)
+    smoke.run("--report", str(path), "all", *pages)
+    for page in pages:
+        (smoke.folder / page).unlink()  # a run without the report does not have them
     return path
 
 
@@ -200,3 +203,45 @@ def test_report_of_a_run_has_its_settings_scans_and_origin(report_page: "Page", 
 def test_report_of_a_run_has_its_times(report_page: "Page") -> None:
     report_page.get_by_text("Statistics", exact=True).click()
     assert report_page.locator("canvas, svg.marks").first.is_visible()
+
+
+def test_report_of_a_run_can_be_explored(report_page: "Page") -> None:
+    report_page.get_by_text("Run", exact=True).click()
+    rows = report_page.locator("tbody tr", has_text="explore λ, steps and tasks")
+    rows.locator("a, button").first.click()
+    page = report_page.frame_locator("iframe")
+    page.locator("#loss .main-svg").first.wait_for()
+    assert "2 seeds. Gap: sum" in page.locator("#said").inner_text()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_a_run_is_explored_by_moving_sliders(
+    browser: "Browser", smoke: Workflow, tmp_path: Path, width: int, scheme: Literal["light", "dark"]
+) -> None:
+    results = smoke.folder / "results"
+    files = [*results.glob("*/summary.nc"), *results.glob("*/claims.nc")]
+    assert decaymerge("explore", tmp_path / "explore.html", *files).returncode == 0
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda sent: errors.append(sent.url) if sent.url.startswith("http") else None)
+    page.goto((tmp_path / "explore.html").as_uri())
+    names = page.locator("#experiment option").all_inner_texts()
+    page.select_option("#experiment", "weight_decay")
+    summary = store.read(results / "weight_decay/summary.nc")
+    for decay, step in ((1, summary.sizes["step"] - 1), (0, 3)):
+        page.locator("#decay").fill(str(decay))
+        page.locator("#step").fill(str(step))
+        loss = summary.loss.isel(weight_decay=decay, step=step, merge_set=0).mean("task")
+        gap = float((loss.sel(model="sum") - loss.sel(model="own")).mean("seed"))
+        assert f"Gap: sum {gap:.3g} (" in page.locator("#said").inner_text()
+    shown: set[str] = set()
+    for name in names:
+        page.select_option("#experiment", name)
+        shown.update(
+            page.eval_on_selector_all("section:not([hidden]) .chart", "all => all.map(one => one.id)")
+        )
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert shown >= {"loss", "gap", "ranks", "interference"}
+    assert not errors
+    page.close()

@@ -18,7 +18,7 @@ from decaymerge.errors import UserError
 from decaymerge.provenance import provenance
 
 HELP = {"help_option_names": ["-h", "--help"]}
-EXTRAS = {"jinja2": "figures", "latex2mathml": "figures", "matplotlib": "figures", "seaborn": "figures"}
+EXTRAS = dict.fromkeys(("jinja2", "latex2mathml", "matplotlib", "plotly", "seaborn"), "figures")
 """Packages that not every installation has, with the extra that brings them."""
 
 

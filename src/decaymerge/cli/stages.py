@@ -245,3 +245,20 @@ def overview(
     from decaymerge.figures.overview import write_overview
 
     write_overview(config.parse(json.loads(settings)), results or [], output)
+
+
+@app.command()
+def explore(
+    output: Annotated[Path, typer.Argument(help="Page to write.")],
+    results: Annotated[
+        list[Path],
+        typer.Argument(help="summary.nc and claims.nc of experiments, in folders with their names."),
+    ],
+) -> None:
+    """Write a page on which a reader moves λ, step and number of tasks of the run."""
+    from decaymerge import store
+    from decaymerge.figures.explore import write_explore
+
+    kinds = [[path for path in results or [] if path.stem == stem] for stem in ("summary", "claims")]
+    summaries, traces = ({path.parent.name: store.read(path) for path in paths} for paths in kinds)
+    write_explore(summaries, traces, output)

@@ -26,6 +26,7 @@ MODULES = {
     "gather-claims": _CLAIMS,
     "claims-page": ("claims", *_FIGURES),
     "figures": _FIGURES,
+    "explore": _FIGURES,
     "overview": (*_FIGURES, "scan", "checkpoint", "model_files"),
 }
 
