@@ -46,9 +46,9 @@ rule check_scan:
 
 rule gather_claims:
     input:
-        verdicts=expand(rules.check_claims.output.verdicts, experiment=CLAIMED)
-        + expand(rules.check_scan.output, model=MODELS),
-        traces=expand(rules.check_claims.output.traces, experiment=CLAIMED),
+        verdicts=expand(layout.result(layout.CLAIMS, ".json"), experiment=CLAIMED)
+        + expand(layout.result(layout.SCAN, ".claims.json"), model=MODELS),
+        traces=expand(layout.result(layout.CLAIMS), experiment=CLAIMED),
     output:
         "results/claims.json",
     log:
@@ -69,7 +69,7 @@ rule gather_claims:
 rule claims_page:
     input:
         verdicts=rules.gather_claims.output,
-        traces=expand(rules.check_claims.output.traces, experiment=CLAIMED),
+        traces=expand(layout.result(layout.CLAIMS), experiment=CLAIMED),
     output:
         page=report(
             "results/claims.html",

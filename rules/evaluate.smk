@@ -52,7 +52,7 @@ rule gather:
 
 rule hypotheses:
     input:
-        summaries=expand(rules.gather.output.summary, experiment=CONFIG.summed),
+        summaries=expand(layout.result(layout.SUMMARY), experiment=CONFIG.summed),
     output:
         "results/hypotheses.csv",
     log:

@@ -1,9 +1,9 @@
 """Figures. A single rule draws all of them. ``config/figures.py`` has the table of figures."""
 
 SOURCES = {
-    "summary": rules.gather.output.summary,
-    "claims": rules.check_claims.output.traces,
-    "scan": rules.scan_model.output,
+    "summary": layout.result(layout.SUMMARY),
+    "claims": layout.result(layout.CLAIMS),
+    "scan": layout.result(layout.SCAN),
 }
 
 
@@ -40,7 +40,7 @@ rule draw:
 
 rule table1:
     input:
-        scans=expand(rules.scan_model.output, model=MODELS),
+        scans=expand(layout.result(layout.SCAN), model=MODELS),
     output:
         report(
             "results/figures/table1.md",
@@ -64,10 +64,16 @@ rule table1:
         "decaymerge figures {output} {input.scans} --settings {params.settings:q} > {log} 2>&1"
 
 
-DRAWN = {name: expand(rules.draw.output, figure=name) for name in PICTURES}
+DRAWN = {
+    name: expand([layout.result(layout.FIGURE, ".pdf"), layout.result(layout.FIGURE, ".png")], figure=name)
+    for name in PICTURES
+}
 if MODELS:
     DRAWN["figure1"] += rules.table1.output
-    DRAWN["figure1"] += expand(rules.draw.output, figure=[f"figure1_{name}" for name in MODELS])
+    DRAWN["figure1"] += expand(
+        [layout.result(layout.FIGURE, ".pdf"), layout.result(layout.FIGURE, ".png")],
+        figure=[f"figure1_{name}" for name in MODELS],
+    )
 
 # A target for each figure of the paper and for each figure that compares experiments.
 for name in [*COMPARISONS, "figure1", "fashion_mnist"]:

@@ -3,9 +3,9 @@
 
 rule overview:
     input:
-        results=expand(rules.gather.output.summary, experiment=CONFIG.summarised)
-        + expand(rules.check_claims.output.traces, experiment=CLAIMED)
-        + expand(rules.scan_model.output, model=MODELS),
+        results=expand(layout.result(layout.SUMMARY), experiment=CONFIG.summarised)
+        + expand(layout.result(layout.CLAIMS), experiment=CLAIMED)
+        + expand(layout.result(layout.SCAN), model=MODELS),
     output:
         report(
             "results/overview.html",
@@ -30,8 +30,8 @@ rule overview:
 
 rule explore:
     input:
-        expand(rules.gather.output.summary, experiment=CONFIG.summarised)
-        + expand(rules.check_claims.output.traces, experiment=CLAIMED),
+        expand(layout.result(layout.SUMMARY), experiment=CONFIG.summarised)
+        + expand(layout.result(layout.CLAIMS), experiment=CLAIMED),
     output:
         report(
             "results/explore.html",

@@ -28,6 +28,6 @@ rule scan_model:
 
 rule scans:
     input:
-        expand(rules.scan_model.output, model=MODELS),
+        expand(layout.result(layout.SCAN), model=MODELS),
     message:
         "Scans are in results/scan"

@@ -90,7 +90,7 @@ class Watch(logging.Handler):
             rule, outputs, logs = self.running.pop(values["job_id"])
             self.failed.pop(values["job_id"], None)  # it succeeded when it was tried again
             self.made += outputs
-            self.tables += [Path(log).read_text().split("\n\n")[-1] for log in logs if rule in TABLES]
+            self.tables += [text_of(log).split("\n\n")[-1] for log in logs if rule in TABLES]
             if self.progress is not None:
                 for bar in self.bars[stage_of(rule)]:
                     self.progress.advance(bar)
@@ -122,13 +122,19 @@ class Watch(logging.Handler):
         best, *others = ([file for file in sorted(self.made) if file.endswith(end)] for end in FIRST_LOOKS)
         pictures, pages = others
         looks = [*(best or pictures)[:1], *pages]
-        return "\n".join([*self.tables, done, *(f"look at {path}" for path in looks)])
+        return "\n".join([*filter(None, self.tables), done, *(f"look at {path}" for path in looks)])
+
+
+def text_of(log: str) -> str:
+    """Text of a log; empty if it is not here, as where files are in a storage."""
+    path = Path(log.removesuffix(" (send to storage)"))
+    return path.read_text(errors="replace").strip() if path.is_file() else ""
 
 
 def failure(rule: str, logs: list[str]) -> str:
     """The last line of a failed job's log, and the log."""
-    for log in map(Path, logs):
-        if log.is_file() and (lines := log.read_text(errors="replace").strip().splitlines()):
+    for log in logs:
+        if lines := text_of(log).splitlines():
             return f"{rule}: {printable(lines[-1])} ({log})"
     return f"{rule}: killed, or failed without a word ({', '.join(logs)})"
 
