@@ -53,7 +53,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def copy_checkout(folder: Path) -> None:
-    """Copy the files of the working tree, without what git ignores."""
+    """Copy the files of the working tree, without what git ignores; all of them where there is no git."""
+    if not (REPOSITORY / ".git").exists():  # an unpacked source distribution
+        ignore = shutil.ignore_patterns("__pycache__", ".*_cache", ".hypothesis")
+        shutil.copytree(REPOSITORY, folder, dirs_exist_ok=True, ignore=ignore)
+        return
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     files = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     for name in files.splitlines():

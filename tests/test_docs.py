@@ -54,6 +54,7 @@ INSTEAD = {
     "snakemake phase --directory runs/beyond --configfile config/beyond.yaml": "snakemake phase"
     " --directory runs/phase --configfile config/beyond.yaml --dry-run",
     "snakemake --profile profiles/slurm": "snakemake --profile profiles/slurm --dry-run",
+    "snakemake --profile profiles/s3": "ls profiles/s3",  # tests/test_storage.py runs it
     "snakemake --profile profiles/generic": "snakemake --profile profiles/generic --dry-run",
     "snakemake --profile profiles/slurm --configfile config/paper.yaml --directory runs/paper": "snakemake"
     " --profile profiles/slurm --configfile config/paper.yaml --directory runs/paper --dry-run",

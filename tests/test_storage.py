@@ -64,4 +64,6 @@ def test_results_in_a_bucket_are_those_of_a_folder(smoke: Workflow, address: str
     again = {name: client.head_object(Bucket=bucket, Key=name)["LastModified"] for name in trained}
     print(before, again)
     names = [entry["Key"] for entry in client.list_objects(Bucket=bucket)["Contents"]]
-    assert sum("/train/" in name and "weight_decay=0.01/" in name for name in names if name.endswith(".nc")) == 2
+    assert (
+        sum("/train/" in name and "weight_decay=0.01/" in name for name in names if name.endswith(".nc")) == 2
+    )

@@ -86,6 +86,25 @@ def test_source_distribution_has_every_file_of_the_repository(packages: dict[str
 
 
 @pytest.mark.slow
+def test_tests_run_in_the_source_distribution(packages: dict[str, Path], tmp_path: Path) -> None:
+    with tarfile.open(packages["source"]) as opened:
+        opened.extractall(tmp_path, filter="data")
+    (folder,) = tmp_path.iterdir()
+    tests = [
+        "tests/test_layout.py",
+        "tests/test_parts.py",
+        "tests/test_module.py::test_module_by_other_paths",
+    ]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    environment = os.environ | {"PYTHONPATH": str(folder / "src")}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    where = [sys.executable, "-c", "import decaymerge; print(decaymerge.__file__)"]
+    imported = subprocess.run(where, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    assert imported.stdout.startswith(str(folder))
+
+
+@pytest.mark.slow
 def test_wheel_alone_scans_and_merges(environment: Path, tmp_path: Path) -> None:
     installed = succeeds(environment / "pip", "list")
     assert not re.search(r"snakemake|seaborn|matplotlib", installed)
