@@ -92,7 +92,7 @@ class Watch(logging.Handler):
             self.made += outputs
             self.tables += [text_of(log).split("\n\n")[-1] for log in logs if rule in TABLES]
             if self.progress is not None:
-                for bar in self.bars[stage_of(rule)]:
+                for bar in self.bars.get(stage_of(rule), ()):  # none where a checkpoint has added the rule
                     self.progress.advance(bar)
 
     def _draw_bars(self, jobs: dict[str, int]) -> None:
