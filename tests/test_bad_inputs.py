@@ -411,6 +411,19 @@ OUTPUTS: dict[str, Case] = {
         lambda f: merge(f, "--output", f / "x", "--report", f / "x/y.nc"),
         "in the way of",
     ),
+    "a new workflow below a file": (lambda f: ["new", f / "a/config.json/x"], "config.json is a file"),
+    "a new workflow where one is": (
+        lambda f: ((f / "Snakefile").write_text("mine"), ["new", f])[1],
+        "Snakefile: there already",
+    ),
+    "a page of results of another kind": (
+        lambda f: ["explore", f / "page.html", f / "a/model.safetensors"],
+        "is neither summary.nc nor claims.nc",
+    ),
+    "a page of results that are missing": (
+        lambda f: ["explore", f / "page.html", f / "summary.nc"],
+        "summary.nc is missing",
+    ),
 }
 
 

@@ -10,6 +10,7 @@ from decaymerge.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+    import xarray as xr
 
 app = typer.Typer()
 
@@ -251,14 +252,18 @@ def overview(
 def explore(
     output: Annotated[Path, typer.Argument(help="Page to write.")],
     results: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(help="summary.nc and claims.nc of experiments, in folders with their names."),
-    ],
+    ] = None,
 ) -> None:
     """Write a page on which a reader moves λ, step and number of tasks of the run."""
     from decaymerge import store
     from decaymerge.figures.explore import write_explore
 
-    kinds = [[path for path in results or [] if path.stem == stem] for stem in ("summary", "claims")]
-    summaries, traces = ({path.parent.name: store.read(path) for path in paths} for paths in kinds)
-    write_explore(summaries, traces, output)
+    needed = {"summary.nc": ("loss", "stable_rank"), "claims.nc": ("measured",)}
+    read: dict[str, dict[str, xr.Dataset]] = {name: {} for name in needed}
+    for path in results or []:
+        if path.name not in needed:
+            raise UserError(f"{path} is neither summary.nc nor claims.nc of an experiment; leave it out")
+        read[path.name][path.absolute().parent.name] = store.read(path, *needed[path.name])
+    write_explore(read["summary.nc"], read["claims.nc"], output)

@@ -51,8 +51,10 @@ def new(folder: Path) -> list[Path]:
     """Write a Snakefile, a configuration and the profiles into a folder, and return their paths.
 
     Raises:
-        UserError: one of them is there already.
+        UserError: one of them is there already, or the folder would be in a file.
     """
+    if file := next((str(place) for place in (folder, *folder.parents) if place.is_file()), ""):
+        raise UserError(f"{file} is a file; name another folder, or move it away")
     paths = [folder / name for name in ("Snakefile", "config.yaml", "profiles")]
     if there := [str(path) for path in paths if path.exists()]:
         raise UserError(f"{', '.join(there)}: there already; name another folder, or move it away")
