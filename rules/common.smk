@@ -132,10 +132,13 @@ def reads(stage, part):
 def written(stage, part):
     """The files of a part; the log is at the place of the first. A job that runs again makes only what has changed.
 
-    With keep_weights: false Snakemake removes networks after the last job that needs them.
+    With keep_weights: false Snakemake removes networks after the last job that needs them. Of files in a storage it
+    would keep local copies that are not there, so such a job makes all of its files again.
     """
     is_temporary = stage in ("train", "merge") and not CONFIG.keep_weights
     files = [layout.result(parts.place(stage, file)) for file in part]
+    if workflow.storage_settings.default_storage_provider:
+        return files
     return [temp(file) if is_temporary else update(file) for file in files]
 
 

@@ -66,7 +66,9 @@ def test_the_smoke_configuration_runs_in_any_folder(smoke: Workflow, tmp_path: P
         str(tmp_path),
     ]
     snakefile = ["--snakefile", str(smoke.server.checkout / "Snakefile")]
-    done = smoke.server([*snakefile, *arguments, "--dry-run", "--", "results/scan/tiny_bert.nc"], tmp_path)
+    done = smoke.server(
+        [*snakefile, *arguments, "--dry-run", "-p", "--", "results/scan/tiny_bert.nc"], tmp_path
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     place = os.path.relpath(smoke.server.checkout / "tests/data/tiny_bert", tmp_path)
     assert f"path:{place}" in done.stdout + done.stderr
