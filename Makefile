@@ -38,8 +38,8 @@ report: $(INSTALLED)
 		|| { echo "make: $(RUN)/results is not complete, or older than $(CONFIG) and the code; run it first," \
 			"then give the same command again" >&2; exit 1; }
 	@$(of_run) --quiet all -- results/overview.html results/explore.html
-	@$(of_run) --quiet all --report results/report.html -- all results/overview.html results/explore.html
-	@echo "make: the report is $(RUN)/results/report.html"
+	@$(of_run) --quiet all --report results/report.html -- all results/overview.html
+	@echo "make: the report is $(RUN)/results/report.html; beside it, claims.html and explore.html"
 
 # The documentation, to site/index.html; a link that leads nowhere is an error.
 docs: $(INSTALLED)

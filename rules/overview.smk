@@ -1,4 +1,4 @@
-"""Pages that `make report` adds to Snakemake's report: settings, scans and origin, and one to explore the run."""
+"""Pages that `make report` adds: settings, scans and origin, in Snakemake's report, and one to explore the run."""
 
 
 rule overview:
@@ -33,12 +33,7 @@ rule explore:
         expand(layout.result(layout.SUMMARY), experiment=CONFIG.summarised)
         + expand(layout.result(layout.CLAIMS), experiment=CLAIMED),
     output:
-        report(
-            "results/explore.html",
-            caption="../report/explore.rst",
-            category="Run",
-            labels={"page": "explore λ, steps and tasks"},
-        ),
+        "results/explore.html",  # beside the report: a browser refuses pages of 2 MB inside of one
     log:
         "logs/figures/explore.log",
     benchmark:

@@ -41,11 +41,9 @@ def page(browser: "Browser", smoke: Workflow) -> "Page":
 def report(smoke: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Snakemake's report as ``make report`` makes it, with the page under Run."""
     path = tmp_path_factory.mktemp("report") / "report.html"
-    pages = ["results/overview.html", "results/explore.html"]
-    smoke.run(*pages)
-    smoke.run("--report", str(path), "all", *pages)
-    for page in pages:
-        (smoke.folder / page).unlink()  # a run without the report does not have them
+    smoke.run("results/overview.html")
+    smoke.run("--report", str(path), "all", "results/overview.html")
+    (smoke.folder / "results/overview.html").unlink()  # a run without the report does not have it
     return path
 
 
@@ -200,15 +198,6 @@ def test_report_of_a_run_has_its_settings_scans_and_origin(report_page: "Page", 
 def test_report_of_a_run_has_its_times(report_page: "Page") -> None:
     report_page.get_by_text("Statistics", exact=True).click()
     assert report_page.locator("canvas, svg.marks").first.is_visible()
-
-
-def test_report_of_a_run_can_be_explored(report_page: "Page") -> None:
-    report_page.get_by_text("Run", exact=True).click()
-    rows = report_page.locator("tbody tr", has_text="explore λ, steps and tasks")
-    rows.locator("a, button").first.click()
-    page = report_page.frame_locator("iframe")
-    page.locator("#loss .main-svg").first.wait_for()
-    assert "2 seeds. Gap: sum" in page.locator("#said").inner_text()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
