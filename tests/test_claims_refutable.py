@@ -6,7 +6,7 @@ import torch
 
 from decaymerge.claims import CLAIMS
 from decaymerge.claims.alignment import FALLING_STEPS, alignment, lemma1_descent, sharpnesses
-from decaymerge.claims.curvature import sharpness
+from decaymerge.claims.curvature import largest_eigenvalue, sharpness
 from decaymerge.claims.verdict import Measured, judge
 from test_claims_trained import GAUSSIAN, at_first, of_full_rank, run_of, verdict_on
 
@@ -120,6 +120,12 @@ def test_sharpness_of_networks_with_fewer_weights_than_steps_of_lanczos() -> Non
 
     hessian = torch.func.hessian(loss)(torch.cat([first, second]))
     assert values[0, -1] == pytest.approx(float(torch.linalg.eigvalsh(hessian).abs().max()), rel=1e-12)
+
+
+def test_sharpness_where_the_hessian_is_zero() -> None:
+    """As that of a collapsed deep network without weight decay: the first vector exhausts the space."""
+    start = [torch.randn(2, 3, 4, 5, dtype=torch.float64)]
+    assert torch.equal(largest_eigenvalue(lambda vector: [0 * vector[0]], start), torch.zeros(2, 3).double())
 
 
 def test_sharpness_is_the_largest_eigenvalue_of_the_hessian() -> None:

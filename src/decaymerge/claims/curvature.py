@@ -49,10 +49,10 @@ def _sharpness(task: TaskNetworks, part: tuple[slice, slice], directions: list[T
         products = torch.autograd.grad(gradients, trained, vector, retain_graph=True)
         return [product + task.weight_decay * part for product, part in zip(products, vector, strict=True)]
 
-    return _largest_eigenvalue(hessian, directions).numpy()
+    return largest_eigenvalue(hessian, directions).numpy()
 
 
-def _largest_eigenvalue(operator: Callable[[list[Tensor]], list[Tensor]], start: list[Tensor]) -> Tensor:
+def largest_eigenvalue(operator: Callable[[list[Tensor]], list[Tensor]], start: list[Tensor]) -> Tensor:
     """Largest modulus of an eigenvalue of symmetric operators, one for each seed and step, (seed, step).
 
     After k steps of Lanczos the operator is the tridiagonal matrix of α and β in the basis of its k vectors.
