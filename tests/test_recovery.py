@@ -3,6 +3,7 @@
 `make test-all` tries a few moments; `make fault-test` ten of each kind, every time on a smoke run from its start.
 """
 
+import contextlib
 import os
 import random
 import shutil
@@ -33,20 +34,26 @@ def kill_snakemake(run: subprocess.Popen[bytes]) -> str:
     return "Snakemake and its jobs"
 
 
+def running_commands(run: subprocess.Popen[bytes]) -> list[tuple[psutil.Process, str]]:
+    """Jobs and their stages, without those that end while they are looked at: a zombie has no command line."""
+    commands = []
+    for child in psutil.Process(run.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            match child.cmdline():
+                case [_, program, stage, *_] if Path(program).name == "decaymerge":
+                    commands.append((child, stage))
+    return commands
+
+
 def kill_a_job(run: subprocess.Popen[bytes]) -> str:
     """The command of a job, as a system that is out of memory does; Snakemake goes on with what it can."""
     while run.poll() is None:
-        commands = [
-            child
-            for child in psutil.Process(run.pid).children(recursive=True)
-            if child.name() == "decaymerge" or "bin/decaymerge" in " ".join(child.cmdline()[:2])
-        ]
-        if commands:
-            victim = random.choice(commands)
-            stage = victim.cmdline()[2]
-            victim.kill()
-            run.wait()
-            return stage
+        if commands := running_commands(run):
+            victim, stage = random.choice(commands)
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended between the look and the kill
+                victim.kill()
+                run.wait()
+                return stage
         time.sleep(0.05)
     return "no job: the run had ended"
 
