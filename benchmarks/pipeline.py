@@ -14,7 +14,6 @@ from pathlib import Path
 
 from comparison import HERE, REPEATS, Row, medians, on_one_thread, row, seconds, show
 from decaymerge import store, tasks
-from decaymerge.workflow.jobs import MergeJob
 from training import experiment, tasks_job, train_job
 
 SMALL = "--small" in sys.argv
@@ -33,10 +32,9 @@ def starts(folder: Path) -> list[Row]:
     """Time of commands with the smallest of jobs, and of the imports that they cannot do without."""
     settings = experiment([2], 1, {"dim": 4, "samples": 4})
     job = tasks_job(settings)
-    data, network, merged = (str(folder / f"{name}.nc") for name in ("tasks", "train", "merge"))
+    data, network = (str(folder / f"{name}.nc") for name in ("tasks", "train"))
     store.write(tasks.make(job, []), Path(data), job)
     train_settings = train_job(settings).model_dump_json()
-    merge_settings = MergeJob(methods=settings.merges, network=settings.network).model_dump_json()
     commands = {
         "start of a command with PyTorch": (
             ["decaymerge", "train", data, network, "--settings", train_settings],
@@ -44,7 +42,7 @@ def starts(folder: Path) -> list[Row]:
             1.5,
         ),
         "start of a command with xarray": (
-            ["decaymerge", "merge", merged, network, network, "--settings", merge_settings],
+            ["decaymerge", "inspect", data],
             "import xarray, netCDF4",
             0.3,
         ),

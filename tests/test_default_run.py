@@ -48,3 +48,8 @@ def test_interference_is_predicted_before_merging() -> None:
         measured, predicted, bound, paper = sides
         assert np.allclose(measured, predicted, rtol=1e-8)
         assert (measured <= bound * (1 + 1e-9)).all() and (bound <= paper * (1 + 1e-9)).all()
+
+
+def test_page_of_claims_opens_inside_the_report() -> None:
+    """As base64 in an address, of which Chromium takes 2 MiB."""
+    assert (REPOSITORY / "results/claims.html").stat().st_size * 4 / 3 < 2 * 1024**2

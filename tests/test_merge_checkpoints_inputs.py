@@ -171,6 +171,20 @@ def test_the_base_draws_and_the_written_merge_gives_the_measured_outputs(tmp_pat
     )
 
 
+def test_effects_of_single_matrices_can_be_left_out(tmp_path: Path) -> None:
+    for seed, name in enumerate("ab"):
+        bert(tmp_path / name, seed)
+        np.savez(tmp_path / f"{name}.npz", input_ids=(IDS + seed) % 30, attention_mask=MASK)
+    command = ["merge-checkpoints", tmp_path / "a", tmp_path / "b", "--method", "least_squares"]
+    command += [f"--inputs={name}={tmp_path}/{name}.npz" for name in "ab"]
+    whole = decaymerge(*command, "--output", tmp_path / "whole").stdout
+    short = decaymerge(*command, "--output", tmp_path / "short", "--no-predict").stdout
+    effects, rest = whole.split("merged from their inputs")
+    assert "largest changes" in effects and short == "merged from their inputs" + rest.replace("whole", "short")
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "short")]
+    assert weights[0] == weights[1]
+
+
 def test_outputs_of_few_inputs_are_reproduced(tmp_path: Path) -> None:
     """With fewer inputs than dimensions, and without a ridge."""
     for seed, name in enumerate("ab"):

@@ -61,7 +61,9 @@ def merge_checkpoints(
     max_shard_size: Annotated[
         str, typer.Option(help="Largest size of a weights file; one file at a time is in memory.")
     ] = "2GB",
-    predict: Annotated[bool, typer.Option(help="Say before merging what to expect of each matrix.")] = True,
+    predict: Annotated[
+        bool, typer.Option(help="Say what to expect of each matrix, or its effect on --inputs.")
+    ] = True,
     report: Annotated[
         Path | None, typer.Option(help="NetCDF file to write all numbers of each matrix to.")
     ] = None,
@@ -105,9 +107,9 @@ def merge_checkpoints(
     check_files({"--report": report, "--plot": plot}, plot)
     if labels and not inputs:
         raise UserError(f"--labels {labels[0]} are those of --inputs, which are missing; give both")
-    if not predict and (report is not None or plot is not None or output is None or inputs):
+    if not predict and (report is not None or plot is not None or output is None):
         raise UserError(
-            "--no-predict leaves only --output to write: give --output, and neither --report, --plot nor --inputs"
+            "--no-predict leaves only --output to write: give --output, and neither --report nor --plot"
         )
     shard_bytes = parse_bytes("--max-shard-size", job.max_shard_size)
     if (job.as_adapter and output is None) or (job.rank is not None and not job.as_adapter):
@@ -147,8 +149,10 @@ def merge_checkpoints(
 
         auto = parameters.get(COEFFICIENT) == [AUTO]
         with scratch_folder(output or Path(tempfile.gettempdir()) / "decaymerge") as scratch:
-            job, effects, lines = at_hand.merge(job, sources, inputs, labels or [], scratch, auto=auto)
-            if report is not None:
+            job, effects, lines = at_hand.merge(
+                job, sources, inputs, labels or [], scratch, auto=auto, by_matrix=predict
+            )
+            if report is not None and effects is not None:
                 store.write(effects, report, job)
             if output is not None:
                 write(solved_tensors(scratch), lines)

@@ -28,7 +28,8 @@ def merge(
     scratch: Path,
     *,
     auto: bool,
-) -> tuple[CheckpointsJob, xr.Dataset, list[str]]:
+    by_matrix: bool = True,
+) -> tuple[CheckpointsJob, xr.Dataset | None, list[str]]:
     """Print what the merge does on inputs, and merge from them where the method asks for it.
 
     Args:
@@ -38,10 +39,11 @@ def merge(
         labels: Arguments of ``--labels``.
         scratch: Folder for the matrices that are merged from their inputs.
         auto: Choose the coefficient.
+        by_matrix: Measure the effect of each matrix, which takes several backward passes.
 
     Returns:
-        The job that is done, with the chosen coefficient and the files of the inputs; the effects by matrix; and
-        lines about those on the outputs.
+        The job that is done, with the chosen coefficient and the files of the inputs; the effects by matrix, if they
+        were measured; and lines about those on the outputs.
 
     Raises:
         UserError: the inputs or labels are not as they must be, or cannot be followed through the models.
@@ -73,8 +75,9 @@ def merge(
     if auto:
         job = best_scaled(job, follower, scratch)
     followed = follower.follow(job, scratch)
-    effects = measured.measured(sources, follower, followed)
-    print(table.inputs_table(effects))
+    effects = measured.measured(sources, follower, followed) if by_matrix else None
+    if effects is not None:
+        print(table.inputs_table(effects))
     if followed.solved:
         rest = merge_name(rest_of(job).method)
         print(f"merged from their inputs: {len(followed.solved)} matrices; everything else: {rest}")
