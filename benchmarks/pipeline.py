@@ -99,7 +99,7 @@ def whole_run(folder: Path) -> list[Row]:
             "Snakemake's own process",
             0.05 * first["wall"] / first["main"],
             f"a goal of 5% of a core: {first['main']:.0f} s of {first['wall']:.0f} s, with"
-            f" {first['threads']} threads and {first['megabytes']:.0f} MB",
+            f" {first['threads']} threads",
             "its start alone takes a second",
             1,
         ),

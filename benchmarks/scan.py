@@ -151,14 +151,14 @@ def gpt_j(small: bool) -> list[Row]:
             f"peak memory of a full-size GPT-J{suffix}",
             MEMORY_GB / peaks[28],
             f"{MEMORY_GB:g} GB; {peaks[28]:.2f} GB for {size / 1e9:.1f} GB of fp16 weights",
-            "the largest matrix in float32 and as stored",
+            "two matrices at once, in float32 and as stored",
             1,
         ),
         row(
             f"time of a full-size GPT-J{suffix}",
             SECONDS / scan_time,
             f"{SECONDS:g} s; {scan_time:.0f} s on {os.cpu_count()} cores",
-            "random matrices have no gap: about a hundred Lanczos steps, two passes over memory each",
+            "random matrices have no gap: some forty passes over memory each",
             1,
         ),
         row(
