@@ -21,7 +21,12 @@ from comparison import HERE
 
 CHECKOUT = HERE.parent
 EMPTY = """#!/bin/sh
-for path; do case "$path" in results/*.nc) test -e "$path" || : > "$path" ;; esac; done
+for path; do
+  case "$path" in
+    */summary.nc) : > "$path"; : > "${path%summary.nc}table.csv" ;;
+    results/*.nc) test -e "$path" || : > "$path" ;;
+  esac
+done
 """
 """Of its arguments, a command's outputs are the files that are not there."""
 
