@@ -213,6 +213,7 @@ def test_a_run_is_explored_by_moving_sliders(
     page.on("request", lambda sent: errors.append(sent.url) if sent.url.startswith("http") else None)
     page.goto((tmp_path / "explore.html").as_uri())
     names = page.locator("#experiment option").all_inner_texts()
+    assert "Gap:" in page.locator("#said").inner_text()  # not one that merges nothing
     page.select_option("#experiment", "weight_decay")
     summary = store.read(results / "weight_decay/summary.nc")
     for decay, step in ((1, summary.sizes["step"] - 1), (0, 3)):
@@ -227,6 +228,9 @@ def test_a_run_is_explored_by_moving_sliders(
         shown.update(
             page.eval_on_selector_all("section:not([hidden]) .chart", "all => all.map(one => one.id)")
         )
+        for chart in page.locator("section:not([hidden]) .chart").all():
+            place, drawing = chart.bounding_box(), chart.locator(".main-svg").first.bounding_box()
+            assert place and drawing and abs(place["width"] - drawing["width"]) < 2
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert shown >= {"loss", "gap", "ranks", "interference"}
     assert not errors
