@@ -35,8 +35,8 @@ of_run = $(BIN)/snakemake --directory $(RUN) --configfile $(CONFIG) --nolock
 # One HTML file of a finished run: make report RUN=runs/smoke CONFIG=config/smoke.yaml
 report: $(INSTALLED)
 	@$(of_run) --dry-run 2>&1 | grep -q "Nothing to be done" \
-		|| { echo "make: $(RUN)/results is not complete, or older than $(CONFIG) and the code; run it first," \
-			"then give the same command again" >&2; exit 1; }
+		|| { echo "make: $(RUN)/results is not complete, or older than $(CONFIG) and the code, or its last run had" \
+			"another configuration; name that one as CONFIG, or say: $(of_run)" >&2; exit 1; }
 	@$(of_run) --quiet all -- results/overview.html results/explore.html
 	@$(of_run) --quiet all --report results/report.html -- all results/overview.html
 	@echo "make: the report is $(RUN)/results/report.html; beside it, claims.html and explore.html"

@@ -18,6 +18,9 @@ from decaymerge.figures.claims_page import MEANINGS, with_formulas
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+WHOLE_PLACE = """Array.from(document.querySelectorAll("section:not([hidden]) .chart")).every(
+    chart => Math.abs(chart.clientWidth - chart.querySelector(".main-svg").clientWidth) < 2)"""
+"""Whether each chart is as wide as its place."""
 FIGURES_BY_TITLE = {
     "Figure 1": "figure1",
     "Figure 1 tiny bert": "figure1",
@@ -228,9 +231,7 @@ def test_a_run_is_explored_by_moving_sliders(
         shown.update(
             page.eval_on_selector_all("section:not([hidden]) .chart", "all => all.map(one => one.id)")
         )
-        for chart in page.locator("section:not([hidden]) .chart").all():
-            place, drawing = chart.bounding_box(), chart.locator(".main-svg").first.bounding_box()
-            assert place and drawing and abs(place["width"] - drawing["width"]) < 2
+        page.wait_for_function(WHOLE_PLACE)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert shown >= {"loss", "gap", "ranks", "interference"}
     assert not errors

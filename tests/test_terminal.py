@@ -63,7 +63,7 @@ def test_pipe_gets_progress_and_a_summary_and_the_log_the_commands(tmp_path: Pat
     assert '{"' not in said and "--settings" not in said  # settings as JSON, of which commands consist
     assert len(re.findall(r"^\d+ of \d+ steps", said, re.MULTILINE)) > 5
     assert re.search(
-        r"^\d+ files made in \d+ min \d+ s\nlook at results/figures/one.png$", said, re.MULTILINE
+        r"^\d+ files made or kept in \d+ min \d+ s\nlook at results/figures/one.png$", said, re.MULTILINE
     )
     assert "decaymerge train --settings" in log_of(workflow)
     assert "\x1b" not in said

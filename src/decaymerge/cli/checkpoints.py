@@ -133,10 +133,12 @@ def scan(
     print(table.scan_table(scanned))
     if output is not None:
         store.write(scanned, output, job)
+        print(f"wrote {output}")
     if plot is not None:
         from decaymerge import figures
 
         figures.draw(FigureJob(figure="figure1", names=[Path(scan_model.sources[0]).name]), [scanned], plot)
+        print(f"wrote {plot} and {plot.with_suffix('.png')}")
 
 
 def _scan_adapter(

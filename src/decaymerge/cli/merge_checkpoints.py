@@ -68,7 +68,8 @@ def merge_checkpoints(
         Path | None, typer.Option(help="NetCDF file to write all numbers of each matrix to.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="PDF to draw the prediction in; a PNG is written next to it.")
+        Path | None,
+        typer.Option(help="PDF to draw the prediction in, without --inputs; a PNG is written next to it."),
     ] = None,
     recipe: Annotated[
         Path | None,
@@ -107,6 +108,10 @@ def merge_checkpoints(
     check_files({"--report": report, "--plot": plot}, plot)
     if labels and not inputs:
         raise UserError(f"--labels {labels[0]} are those of --inputs, which are missing; give both")
+    if inputs and plot is not None:
+        raise UserError(
+            f"--plot {plot} draws what weights alone say; with --inputs, give --report for what they show"
+        )
     if not predict and (report is not None or plot is not None or output is None):
         raise UserError(
             "--no-predict leaves only --output to write: give --output, and neither --report nor --plot"
@@ -154,6 +159,7 @@ def merge_checkpoints(
             )
             if report is not None and effects is not None:
                 store.write(effects, report, job)
+                print(f"wrote {report}")
             if output is not None:
                 write(solved_tensors(scratch), lines)
     else:
@@ -172,11 +178,13 @@ def _predict(job: "CheckpointsJob", sources: "Sources", report: Path | None, plo
     print(table.norms_table(prediction))
     if report is not None:
         store.write(prediction, report, job)
+        print(f"wrote {report}")
     if plot is not None:
         from decaymerge import figures
         from decaymerge.workflow.jobs import FigureJob
 
         figures.draw(FigureJob(figure="predicted_interference", names=sources.names), [prediction], plot)
+        print(f"wrote {plot} and {plot.with_suffix('.png')}")
 
 
 def _open(job: "CheckpointsJob", cache: Path) -> tuple["CheckpointsJob", "Sources"]:

@@ -1,6 +1,7 @@
 """Which checkpoints of transformers are scanned, and how finely (``scan`` in the YAML)."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
@@ -16,7 +17,10 @@ def _source(value: Any) -> Any:
     """Report one error for a bad source; pydantic would report one for each member of the union."""
     parts, pattern = (value, PYPI) if isinstance(value, list) else ([value], SOURCE)
     if not parts or any(not isinstance(part, str) or not re.search(pattern, part) for part in parts):
-        raise refuse("give hub:org/name, pypi:name==version or path:folder; or a list of pypi: sources")
+        hint = next((f"; for the folder, path:{part}" for part in parts if Path(str(part)).is_dir()), "")
+        raise refuse(
+            f"give hub:org/name, pypi:name==version or path:folder; or a list of pypi: sources{hint}"
+        )
     return value
 
 

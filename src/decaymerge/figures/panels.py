@@ -1,6 +1,7 @@
 """Panels that several figures share. Lines are means over seeds, bands are quantiles or ranges."""
 
 from collections.abc import Sequence
+from itertools import count
 
 import numpy as np
 import pandas as pd
@@ -173,7 +174,9 @@ def lines(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str, order: Sequenc
     elif by == "model" and "own" not in order:
         first_style = MERGED_STYLE
     fixed = TEST_STYLES | ROLE_STYLES
-    styles = [fixed.get(value, (first_style + i) % len(MARKERS)) for i, value in enumerate(order)]
+    taken = set(TEST_STYLES.values()) if by == "model" else set()
+    free = (i % len(MARKERS) for i in count(first_style) if i % len(MARKERS) not in taken)
+    styles = [fixed[value] if value in fixed else next(free) for value in order]
     sns.lineplot(
         data=frame.assign(**{by: frame[by].map(labels)}),
         x=x,

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count, product
 from pathlib import Path
 from string import ascii_lowercase
+from textwrap import fill
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -23,7 +24,7 @@ PANEL_INCHES = (2.7, 2.3)
 LEGEND_INCHES = 1.6
 """Least width of one entry of a legend."""
 HANDLE_INCHES, LETTER_INCHES = 0.6, 0.07
-"""Width of the line in an entry with the space around it, and of a letter."""
+"""Width of the line in an entry with the space around it, and of a letter, also of a title."""
 BAND = 80
 """Percentage of the seeds that a band covers. Quantiles are the same on a linear and on a log axis."""
 OVER_SEEDS = "lines: mean over seeds; bands: 10% to 90% quantile over seeds"
@@ -40,6 +41,8 @@ def panels(
     columns = min(columns, number)
     size = (inches[0] * columns, inches[1] * rows + 0.8)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    letters = int(size[0] / LETTER_INCHES)
+    title = "\n".join(fill(line, letters) for line in title.splitlines())
     figure.suptitle(title, fontsize="small")
     for unused in axes.flat[number:]:
         unused.remove()

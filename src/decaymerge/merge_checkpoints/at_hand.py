@@ -42,8 +42,8 @@ def merge(
         by_matrix: Measure the effect of each matrix, which takes several backward passes.
 
     Returns:
-        The job that is done, with the chosen coefficient and the files of the inputs; the effects by matrix, if they
-        were measured; and lines about those on the outputs.
+        The job that is done, with the chosen coefficient and the files of the inputs; the effects by matrix, if
+        they were measured; and lines about those on the outputs.
 
     Raises:
         UserError: the inputs or labels are not as they must be, or cannot be followed through the models.

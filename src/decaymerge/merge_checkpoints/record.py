@@ -112,7 +112,7 @@ def card(sources: Sources, job: CheckpointsJob, effects: Sequence[str], record: 
     )
     name, _, parameters = merge_name(job.method).partition("=")
     settings = job.method if isinstance(job.method, str) else job.method.model_dump()
-    of_base = "their changes of the base, added to it" if job.base else "their weights"
+    of_base = " W^(i) is a model minus the base, and the base is added." if job.base else ""
     lines = [
         "---",
         data.to_yaml(),
@@ -125,7 +125,7 @@ def card(sources: Sources, job: CheckpointsJob, effects: Sequence[str], record: 
         *(f"- `{text}`" for text in job.models),
         *([f"- base: `{job.base}`"] if job.base else []),
         "",
-        f"by `{name}` of {of_base}: {MERGE_METHODS[name].description}",
+        f"by `{name}`: {MERGE_METHODS[name].description}{of_base}",
         *(["", f"Parameters: `{json.dumps(settings)}`."] if parameters else []),
         *(
             ["", f"Inputs: {', '.join(f'`{path}` of {model}' for model, path in job.inputs.items())}."]

@@ -118,10 +118,12 @@ class Watch(logging.Handler):
         if not successful:
             return "\n".join([f"{len(self.failed)} failed:", *self.failed.values()])
         minutes, seconds = divmod(round(time.monotonic() - self.start), 60)
-        done = f"{len(self.made)} files made in {minutes} min {seconds} s"
+        done = f"{len(self.made)} files made or kept in {minutes} min {seconds} s"
         best, *others = ([file for file in sorted(self.made) if file.endswith(end)] for end in FIRST_LOOKS)
         pictures, pages = others
         looks = [*(best or pictures)[:1], *pages]
+        if any(argument.split("=")[0] in ("-d", "--directory") for argument in sys.argv):
+            looks = [str(Path(path).absolute()) for path in looks]  # the user stands elsewhere
         return "\n".join([*filter(None, self.tables), done, *(f"look at {path}" for path in looks)])
 
 
