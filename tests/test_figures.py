@@ -4,14 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from builders import smoke_config
 from builders_runs import drawn, figure_job, summaries_of, write_networks, write_summaries
 from decaymerge.config import Config, parse
 from decaymerge.figures import draw
-from decaymerge.figures.panels import gap
+from decaymerge.figures.panels import gap, lines
+from decaymerge.figures.style import panels
 from decaymerge.workflow.jobs import FigureJob
 
 PANELS = ["independent", "same_inputs", "weight_decay"]
@@ -48,6 +51,34 @@ def test_no_text_is_clipped_and_none_overlaps(figure: str, names: list[str], res
         tight = ax.get_tightbbox()
         assert tight is not None and not legend.overlaps(tight)
         assert ax.get_xlabel() and ax.get_ylabel()
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_a_long_title_is_as_wide_as_the_figure(number: int) -> None:
+    long = (
+        "lines with bands: measured, median and range; thin dashed: tolerance; only the last step is judged"
+    )
+    picture, _ = panels(
+        number, f"norm_preservation (Lemma 3; the factors for ReLU^p are ours)\n{long}", columns=4
+    )
+    picture.draw_without_rendering()
+    inches = picture.get_tightbbox()
+    assert inches.x0 >= 0 and inches.x1 <= picture.get_size_inches()[0]
+    assert picture.get_suptitle().count("\n") == 1 or number < 4
+    plt.close(picture)
+
+
+def test_lines_of_a_panel_differ_in_colour() -> None:
+    models = ["own", "sum", "average", "scaled=0.8", "least_squares", "projected_sum"]
+    models += [f"{name}, test data" for name in ("own network", "sum of weights")]
+    frame = pd.DataFrame([{"step": x, "loss": 1.0, "model": model} for x in (1, 2) for model in models])
+    picture, (ax,) = panels(1, "")
+    lines(ax, frame, "step", "loss", "model", models)
+    legend = ax.get_legend()
+    assert legend is not None
+    styles = {(str(line.get_color()), line.get_marker()) for line in legend.get_lines()}
+    assert len(styles) == len(models)
+    plt.close(picture)
 
 
 def labels_of(picture: Figure) -> list[str]:

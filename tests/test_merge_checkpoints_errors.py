@@ -117,6 +117,10 @@ def test_second_checkpoint_that_does_not_merge(kind: str, tmp_path: Path) -> Non
         ({"plot": Path("x.png"), "predict": True}, r"^--plot x.png must end in .pdf"),
         ({"report": Path(), "predict": True}, r"^--report . is a folder; give a file"),
         ({"report": Path("x.nc"), "predict": False}, r"^--no-predict leaves only --output to write"),
+        (
+            {"plot": Path("x.pdf"), "inputs": ["a=a.npz"], "predict": True},
+            r"^--plot x.pdf draws what weights alone say; with --inputs, give --report",
+        ),
     ],
 )
 def test_options_that_do_not_go_together(options: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -172,6 +172,7 @@ def test_model_card(tmp_path: Path) -> None:
     effects = json.loads((tmp_path / "out/merge.json").read_text())["effects"]
     assert len(effects) == 2 and all(f"- {line}" in card.text for line in effects)
     assert all(f"- `{path}`" in card.text for path in paths) and "argmin_W" in card.text
+    assert "W^(i) is a model minus the base, and the base is added" in card.text
     merge_checkpoints(
         [str(path) for path in paths], output=tmp_path / "adapter", as_adapter=True, predict=False
     )

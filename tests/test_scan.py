@@ -206,7 +206,7 @@ def test_max_memory_refuses_before_reading(tmp_path: Path) -> None:
     )  # reading it would fail
     answer = decaymerge("scan", f"path:{tmp_path}", "--max-memory", "100MB")
     assert answer.returncode == 1
-    assert "error: --max-memory 0.10 GB is less than the 0.45 GB that w matrix needs" in answer.stderr
+    assert "error: --max-memory 0.1 GB is less than the 0.45 GB that w matrix needs" in answer.stderr
 
 
 def test_command_by_hand(tmp_path: Path) -> None:
@@ -234,6 +234,7 @@ def test_command_by_hand(tmp_path: Path) -> None:
     [
         (["path:/nowhere"], "/nowhere does not exist"),
         (["gpt2"], "source = 'gpt2': give hub:org/name"),
+        (["/tmp"], "; for the folder, path:/tmp"),
         (["path:."], "holds no *.safetensors, *.bin or *.pt file"),
         pytest.param(
             ["pypi:no-such-package-for-decaymerge==1.0"],

@@ -23,8 +23,8 @@ DASHES: list[tuple[float, ...]] = [(), (4, 1.5), (1, 1), (3, 1, 1, 1), (5, 1, 1,
 PANEL_INCHES = (2.7, 2.3)
 LEGEND_INCHES = 1.6
 """Least width of one entry of a legend."""
-HANDLE_INCHES, LETTER_INCHES = 0.6, 0.07
-"""Width of the line in an entry with the space around it, and of a letter, also of a title."""
+HANDLE_INCHES, LETTER_INCHES, TITLE_LETTER_INCHES = 0.6, 0.07, 0.056
+"""Width of the line in an entry with the space around it, of a letter there, and of a letter of the title."""
 BAND = 80
 """Percentage of the seeds that a band covers. Quantiles are the same on a linear and on a log axis."""
 OVER_SEEDS = "lines: mean over seeds; bands: 10% to 90% quantile over seeds"
@@ -41,7 +41,7 @@ def panels(
     columns = min(columns, number)
     size = (inches[0] * columns, inches[1] * rows + 0.8)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-    letters = int(size[0] / LETTER_INCHES)
+    letters = int(size[0] / TITLE_LETTER_INCHES)
     title = "\n".join(fill(line, letters) for line in title.splitlines())
     figure.suptitle(title, fontsize="small")
     for unused in axes.flat[number:]:
