@@ -181,5 +181,5 @@ SCAN = Estimate(2000, 3600)
 """One matrix is in memory at a time, and settings do not tell how large it is: GPT-J's largest takes 800 MB."""
 VERDICTS = Estimate(800, 0)
 """Of a scan, or gathered."""
-CLAIMS_PAGE = Estimate(1400, 900)
-"""Two processes draw; a scheduler counted 1.19 GB with the two Snakemakes around them."""
+CLAIMS_PAGE = Estimate(1600, 900)
+"""Two processes draw: 1.34 GB in the default run, of which they share a third, and two Snakemakes around them."""
