@@ -206,7 +206,7 @@ def test_max_memory_refuses_before_reading(tmp_path: Path) -> None:
     )  # reading it would fail
     answer = decaymerge("scan", f"path:{tmp_path}", "--max-memory", "100MB")
     assert answer.returncode == 1
-    assert "error: --max-memory 0.1 GB is less than the 0.45 GB that w matrix needs" in answer.stderr
+    assert "error: --max-memory 0.1 GB is less than the 0.451 GB that w matrix needs" in answer.stderr
 
 
 def test_command_by_hand(tmp_path: Path) -> None:

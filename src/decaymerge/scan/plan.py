@@ -107,7 +107,7 @@ class Plan:
         """
         if self.memory_bytes > max_memory:
             raise UserError(
-                f"--max-memory {max_memory / 1e9:.2g} GB is less than the {self.memory_bytes / 1e9:.2g} GB that"
+                f"--max-memory {max_memory / 1e9:.3g} GB is less than the {self.memory_bytes / 1e9:.3g} GB that"
                 f" {self.largest} needs; nothing was read, give a larger --max-memory"
             )
 
