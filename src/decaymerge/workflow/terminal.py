@@ -112,9 +112,10 @@ class Watch(logging.Handler):
 
     def end(self, *, successful: bool) -> str:
         """Remove the bars, and say what was made and where to look, or which jobs failed and why."""
-        if self.progress is not None:
+        if self.progress is not None and self.stream is not None:
             self.progress.stop()
             self.bars = {}
+            self.stream.stream = self.progress.console.file  # Snakemake's own, which breaks no path
         if not successful:
             return "\n".join([f"{len(self.failed)} failed:", *self.failed.values()])
         minutes, seconds = divmod(round(time.monotonic() - self.start), 60)
