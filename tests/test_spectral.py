@@ -1,6 +1,7 @@
 """Norms against numpy in float64, on matrices that are hard for Lanczos."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from decaymerge.scan import products
 from decaymerge.scan.spectral import (
     NotFiniteError,
     SpectralNorm,
@@ -18,6 +20,14 @@ from decaymerge.scan.spectral import (
 )
 
 RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(params=[0, 1 << 40], ids=["compiled", "PyTorch"], autouse=True, scope="module")
+def loops(request: pytest.FixtureRequest) -> Iterator[None]:
+    """All tests with compiled loops, and with PyTorch's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "COMPILED_ENTRIES", request.param)
+        yield
 
 
 def with_singular_values(values: list[float] | np.ndarray, rows: int, columns: int) -> np.ndarray:

@@ -18,8 +18,8 @@ from decaymerge.architectures import ROLES
 from decaymerge.checkpoint import Checkpoint
 from decaymerge.errors import UserError
 from decaymerge.progress import progress_bar
-from decaymerge.scan.lanczos import Blocks
-from decaymerge.scan.plan import WIDE_TYPES, Group, Plan
+from decaymerge.scan.plan import MEASURED_TYPES, Group, Plan
+from decaymerge.scan.products import Blocks
 from decaymerge.scan.spectral import (
     NoConvergenceError,
     NotFiniteError,
@@ -111,14 +111,14 @@ def matrices_by_role(group: Group, tensors: Sequence[Tensor]) -> dict[str, list[
 
     Returns:
         For each role its matrices, one for each expert in a tensor of three dimensions, as blocks of rows (out_b,
-        in) in float32 or float64. QKV is added where Q, K and V are given.
+        in) as stored. QKV is added where Q, K and V are given.
 
     Raises:
         UserError: a fused QKV cannot be split, or the blocks of a role have different numbers of columns.
     """
     iterator = iter(tensors)
     blocks: dict[str, list[Tensor]] = {
-        role: [_in_wide_type(next(iterator)) for _ in names] for role, names in group.parts.items()
+        role: [_measurable(next(iterator)) for _ in names] for role, names in group.parts.items()
     }
     scheme = group.scheme
     if any(block.ndim == 3 for matrices in blocks.values() for block in matrices):
@@ -132,9 +132,7 @@ def matrices_by_role(group: Group, tensors: Sequence[Tensor]) -> dict[str, list[
         query, key, value = split_qkv(group, fused)
         return {"Q": [[query]], "K": [[key]], "V": [[value]], "QKV": [[fused]]}
     if {"Q", "K", "V"} <= set(blocks):
-        parts = [block for role in "QKV" for block in blocks[role]]
-        widest = max((block.dtype for block in parts), key=lambda dtype: dtype.itemsize)
-        blocks["QKV"] = [block.to(widest) for block in parts]
+        blocks["QKV"] = [block for role in "QKV" for block in blocks[role]]
     for role, matrices in blocks.items():
         if len({block.shape[1] for block in matrices}) > 1:
             listed = ", ".join(name for names in group.parts.values() for name in names)
@@ -187,8 +185,8 @@ def split_qkv(group: Group, fused: Tensor) -> list[Tensor]:
     return list(fused.split([heads * rows_per_head, groups * rows_per_head, groups * rows_per_head]))
 
 
-def _in_wide_type(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype in WIDE_TYPES else tensor.float()
+def _measurable(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype in MEASURED_TYPES else tensor.float()
 
 
 def _measure(job: ScanJob, group: Group, role: str, blocks: Blocks) -> dict[str, Any]:

@@ -8,15 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Blocks = Sequence[Tensor]
-"""The rows of one matrix in blocks (rows_b, columns), from top to bottom, all float32 or all float64, on one
-device."""
+from decaymerge.scan.products import VECTORS, Blocks, computing_type, product_of
 
-VECTORS = 4
-"""Vectors that are multiplied at a time. Four take a quarter longer than one, which waits for memory. (1 to 32 were
-tried.)"""
-PIECE_BYTES = 500_000
-"""Bytes of W that are used twice while they are in the cache of a core. (.1 to 70 MB were tried.)"""
 MOST_VECTORS = 300
 """Of a basis, which bounds its memory. A matrix whose singular values have no gap takes about 150."""
 STALLED = 1e-4
@@ -72,18 +65,17 @@ def lanczos(blocks: Blocks, frobenius: float, tolerance: float, seed: int) -> tu
         less exact.
     """
     columns = blocks[0].shape[1]
-    pieces = [piece for block in blocks for piece in in_cache(block, PIECE_BYTES)]
-    block = _start(columns, seed).to(pieces[0])
+    device, dtype = blocks[0].device, computing_type(blocks)
+    if device.type != "cpu":
+        blocks = [block.to(dtype) for block in blocks]
+    block = _start(columns, seed).to(device, dtype)
     basis = block.new_empty(min(MOST_VECTORS, columns), columns)
     projected: list[Tensor] = []
     size, next_check, previous = 0, FIRST_CHECK, (1, 1.0)
     while True:
         basis[size : size + len(block)] = block
         size += len(block)
-        known, scaled, product = basis[:size], block / frobenius, torch.zeros_like(block)
-        for piece in pieces:
-            product.addmm_(scaled @ piece.T, piece)  # the piece is in the cache for the second product
-        product /= frobenius
+        known, product = basis[:size], product_of(blocks, block / frobenius) / frobenius
         coefficients = product @ known.T
         projected.append(coefficients)
         product.addmm_(coefficients, known, alpha=-1)
@@ -100,13 +92,6 @@ def lanczos(blocks: Blocks, frobenius: float, tolerance: float, seed: int) -> tu
         if shortest <= EXHAUSTED * longest:  # arbitrary, and not orthogonal to the others
             new, _ = torch.linalg.qr(new - known.T @ (known @ new))
         block = new.T[: len(basis) - size]
-
-
-def in_cache(block: Tensor, most_bytes: int) -> Sequence[Tensor]:
-    """Parts along the first dimension that fit into a cache; one on a GPU, where starts take longer than memory."""
-    if block.device.type != "cpu":
-        return [block]
-    return block.split(max(1, most_bytes * len(block) // max(1, block.nbytes)))
 
 
 @cache

@@ -17,9 +17,8 @@ from decaymerge.scan.lanczos import MOST_VECTORS
 
 PROCESS_BYTES = 450_000_000
 """Resident memory of the command before it reads anything, rounded up."""
-WIDE_TYPES = (torch.float32, torch.float64)
-"""Types in which the scan computes; matrices of other types are converted to float32."""
-
+MEASURED_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Types whose matrices are measured as they are stored; those of other types are converted to float32."""
 
 Key = tuple[str, int, int, Scheme | None, str]
 """Stack, layer, expert, scheme and part of matrices that are read together."""
@@ -236,7 +235,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def _account(plan: Plan, group: Group, tensors: Sequence[TensorInfo]) -> None:
     """Add a group's bytes to the plan."""
     stored = sum(tensor.nbytes for tensor in tensors)
-    converted = sum(4 * math.prod(tensor.shape) for tensor in tensors if tensor.dtype not in WIDE_TYPES)
+    converted = sum(4 * math.prod(tensor.shape) for tensor in tensors if tensor.dtype not in MEASURED_TYPES)
     reordered = stored if group.scheme and (group.scheme.fused == "interleaved" or group.scheme.gated) else 0
     vectors = MOST_VECTORS * 4 * max(max(tensor.shape) for tensor in tensors)
     entries = sum(math.prod(tensor.shape) for tensor in tensors)

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from decaymerge.errors import UserError
-from decaymerge.scan.lanczos import Blocks, error_bound, in_cache, lanczos
+from decaymerge.scan.lanczos import error_bound, lanczos
+from decaymerge.scan.products import Blocks, computing_type, in_cache, product_of, sum_of_squares
 
-CHUNK_BYTES = 250_000
-"""Bytes of W that are converted to float64 at a time."""
 SHORT_SIDE = 64
 """Largest number of rows or columns at which the Gram matrix takes less time than an iteration."""
 SAFE = {torch.float32: 1e30, torch.float64: 1e140}
@@ -53,12 +52,7 @@ def frobenius_norm(blocks: Blocks) -> float:
     Raises:
         NotFiniteError: an entry is infinite or NaN, or the norm is too large for float64.
     """
-    total = 0.0
-    for block in blocks:
-        flat = (block.T if block.T.is_contiguous() else block).flatten()  # in the order of memory: no copy
-        for part in in_cache(flat, CHUNK_BYTES):
-            wide = part.double()
-            total += float(wide @ wide)
+    total = sum(map(sum_of_squares, blocks))
     if 1e-280 < total < math.inf:
         return math.sqrt(total)
     largest = _largest(blocks)
@@ -99,7 +93,7 @@ def spectral_norm(blocks: Blocks, frobenius: float, tolerance: float = 1e-6, see
     """
     if frobenius == 0:
         return SpectralNorm(0.0, 0.0, 0)
-    bound = SAFE[blocks[0].dtype]
+    bound = SAFE[computing_type(blocks)]
     if not 1 / bound < frobenius < bound:
         largest = _largest(blocks)
         wide = [block.double() / largest for block in blocks]
@@ -110,8 +104,9 @@ def spectral_norm(blocks: Blocks, frobenius: float, tolerance: float = 1e-6, see
     if min(rows, columns) <= SHORT_SIDE:
         value = math.sqrt(float(torch.linalg.eigvalsh(_gram(blocks))[-1]))
         return SpectralNorm(min(value, frobenius), rounding * value, 0)
-    if len(blocks) == 1 and not blocks[0].is_contiguous():
+    if len(blocks) == 1 and blocks[0].stride(1) != 1:
         blocks = [blocks[0].T]  # Wᵀ has the same norm, and its rows are contiguous
+    blocks = [block if block.stride(1) == 1 else block.contiguous() for block in blocks]
     vectors, steps = lanczos(blocks, frobenius, tolerance / 2, seed)
     for attempt in range(REFINEMENTS + 1):
         value, error, vectors = _refine(blocks, vectors)
@@ -132,20 +127,10 @@ def _gram(blocks: Blocks) -> Tensor:
         blocks = [torch.cat(list(blocks)).T]
     gram = blocks[0].new_zeros((min(rows, columns),) * 2, dtype=torch.float64)
     for block in blocks:
-        for part in in_cache(block, CHUNK_BYTES):
+        for part in in_cache(block):
             wide = part.double()
             gram += wide.T @ wide
     return gram
-
-
-def _squared(blocks: Blocks, vectors: Tensor) -> Tensor:
-    """WᵀWv of each row v of ``vectors``, in float64."""
-    product = torch.zeros_like(vectors)
-    for block in blocks:
-        for part in in_cache(block, CHUNK_BYTES):
-            wide = part.double()
-            product.addmm_(vectors @ wide.T, wide)
-    return product
 
 
 def _refine(blocks: Blocks, vectors: Tensor) -> tuple[float, float, Tensor]:
@@ -156,7 +141,7 @@ def _refine(blocks: Blocks, vectors: Tensor) -> tuple[float, float, Tensor]:
         vectors: Vectors (number, columns), which need not be orthonormal.
     """
     basis = torch.linalg.qr(vectors.T)[0].T
-    product = _squared(blocks, basis)
+    product = product_of(blocks, basis)
     values, weights = torch.linalg.eigh(basis @ product.T)
     turn = weights.flip(1).T
     values, basis, product = values.flip(0), turn @ basis, turn @ product
@@ -169,7 +154,7 @@ def _arpack(blocks: Blocks, start: Tensor, tolerance: float) -> Tensor:
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
     def squared(vector: np.ndarray) -> np.ndarray:
-        return _squared(blocks, start.new_tensor(vector.reshape(1, -1)))[0].numpy(force=True)
+        return product_of(blocks, start.new_tensor(vector.reshape(1, -1)))[0].numpy(force=True)
 
     operator = LinearOperator((len(start),) * 2, matvec=squared, dtype=np.float64)
     try:

@@ -1,0 +1,79 @@
+"""Product VWᵀW of a few vectors with a matrix as it is stored: the work of a scan.
+
+A matrix is read once for both products, and half precision is widened in registers. Neither NumPy nor PyTorch has
+such a product; it is compiled by numba, once a machine.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Blocks = Sequence[Tensor]
+"""The rows of one matrix in blocks (rows_b, columns), from top to bottom, in any floating-point types, on one
+device."""
+BITS = {torch.float16: torch.uint16, torch.bfloat16: torch.int16}
+"""Types that hold the bits of half precision, for which numba has no types."""
+VECTORS = 4
+"""Vectors that are multiplied at a time. (1 to 32 were tried.)"""
+PIECE_ENTRIES = 125_000
+"""Entries of W that are used twice while they are in the cache of a core. (25 thousand to 17 million were
+tried.)"""
+COMPILED_ENTRIES = 1 << 22
+"""Size of a matrix from which on compiled loops save more time than the import of numba takes."""
+
+
+def computing_type(blocks: Blocks) -> torch.dtype:
+    """float64 if any block has it, otherwise float32."""
+    return torch.float64 if any(block.dtype == torch.float64 for block in blocks) else torch.float32
+
+
+def sum_of_squares(block: Tensor) -> float:
+    """‖B‖_F², accumulated in float64."""
+    flat = (block.T if block.T.is_contiguous() else block).flatten()  # in the order of memory: no copy
+    if _is_compiled(flat):
+        from decaymerge.scan import compiled
+
+        return compiled.sum_of_squares(_stored(flat))
+    wide_parts = (part.double() for part in in_cache(flat))
+    return sum(float(wide @ wide) for wide in wide_parts)
+
+
+def product_of(blocks: Blocks, vectors: Tensor) -> Tensor:
+    """VWᵀW, in the precision of V.
+
+    Args:
+        blocks: W (rows, columns) in blocks of rows, whose entries lie side by side.
+        vectors: V, as rows (number, columns), in float32 or float64.
+    """
+    vectors = vectors.contiguous()
+    product = torch.zeros_like(vectors)
+    for block in blocks:
+        rest = block
+        if _is_compiled(block) and len(vectors) == VECTORS:
+            from decaymerge.scan import compiled
+
+            stride, rows, columns = block.stride(0), len(block) // 4 * 4, block.shape[1]
+            entries = block.as_strided(((len(block) - 1) * stride + columns,), (1,))
+            compiled.add_products(_stored(entries), stride, rows, vectors.numpy(), product.numpy())
+            rest = block[rows:]
+        for piece in in_cache(rest):
+            wide = piece.to(vectors.dtype)
+            product.addmm_(vectors @ wide.T, wide)  # the piece is in the cache for the second product
+    return product
+
+
+def _is_compiled(entries: Tensor) -> bool:
+    return entries.device.type == "cpu" and entries.numel() >= COMPILED_ENTRIES
+
+
+def _stored(entries: Tensor) -> np.ndarray:
+    return entries.view(BITS.get(entries.dtype, entries.dtype)).numpy()
+
+
+def in_cache(block: Tensor) -> Sequence[Tensor]:
+    """Parts along the first dimension that fit into a cache; one on a GPU, where starts take longer than memory."""
+    if block.device.type != "cpu":
+        return [block]
+    return block.split(max(1, PIECE_ENTRIES * len(block) // max(1, block.numel())))
