@@ -42,7 +42,7 @@ def test_product_of_blocks_against_float64(dtype: torch.dtype, precision: torch.
     ]
     for number in (1, 2, 4):
         vectors = normal(number, 1997, dtype=precision)
-        exact = sum((vectors.double() @ block.double().T) @ block.double() for block in blocks)
+        exact = torch.stack([vectors.double() @ block.double().T @ block.double() for block in blocks]).sum(0)
         product = product_of(blocks, vectors)
         assert product.dtype == precision
         error = float((product.double() - exact).norm() / exact.norm())
