@@ -151,7 +151,7 @@ def gpt_j(small: bool) -> list[Row]:
             f"peak memory of a full-size GPT-J{suffix}",
             MEMORY_GB / peaks[28],
             f"{MEMORY_GB:g} GB; {peaks[28]:.2f} GB for {size / 1e9:.1f} GB of fp16 weights",
-            "two matrices at once, in float32 and as stored",
+            "two matrices at once, as stored",
             1,
         ),
         row(

@@ -14,9 +14,12 @@ from decaymerge.checkpoint.form import Form, Part
 from decaymerge.checkpoint.reader import TensorInfo
 from decaymerge.errors import UserError
 from decaymerge.scan.lanczos import MOST_VECTORS
+from decaymerge.scan.products import COMPILED_ENTRIES
 
 PROCESS_BYTES = 450_000_000
 """Resident memory of the command before it reads anything, rounded up."""
+COMPILER_BYTES = 150_000_000
+"""Resident memory of numba and its compiler, for large matrices."""
 MEASURED_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Types whose matrices are measured as they are stored; those of other types are converted to float32."""
 
@@ -72,6 +75,8 @@ class Plan:
     """Bytes of all matrices as stored."""
     group_bytes: list[int] = field(default_factory=list)
     """Estimated memory of each group while it is measured."""
+    process_bytes: int = PROCESS_BYTES
+    """Resident memory of the command itself."""
     threads: int = 1
     """Number of groups that are measured at a time."""
 
@@ -84,7 +89,8 @@ class Plan:
     def memory_bytes(self) -> int:
         """Estimated peak of the resident memory."""
         mapped = min(REOPEN_BYTES, self.file_bytes)
-        return PROCESS_BYTES + self.unmapped_bytes + mapped + sum(sorted(self.group_bytes)[-self.threads :])
+        matrices = sum(sorted(self.group_bytes)[-self.threads :])
+        return self.process_bytes + self.unmapped_bytes + mapped + matrices
 
     @property
     def largest(self) -> str:
@@ -238,7 +244,9 @@ def _account(plan: Plan, group: Group, tensors: Sequence[TensorInfo]) -> None:
     converted = sum(4 * math.prod(tensor.shape) for tensor in tensors if tensor.dtype not in MEASURED_TYPES)
     reordered = stored if group.scheme and (group.scheme.fused == "interleaved" or group.scheme.gated) else 0
     vectors = MOST_VECTORS * 4 * max(max(tensor.shape) for tensor in tensors)
-    entries = sum(math.prod(tensor.shape) for tensor in tensors)
-    decomposition = 4 * 8 * entries if plan.spectrum else 0  # a copy, a work space and vectors in float64
+    entries = [math.prod(tensor.shape) for tensor in tensors]
+    decomposition = 4 * 8 * sum(entries) if plan.spectrum else 0  # a copy, a work space and vectors in float64
+    if max(entries) >= COMPILED_ENTRIES:
+        plan.process_bytes = PROCESS_BYTES + COMPILER_BYTES
     plan.bytes_to_read += stored
     plan.group_bytes.append(decomposition + stored + converted + reordered + vectors)
