@@ -32,6 +32,8 @@ Coefficients = Annotated[
 Share = Annotated[float, Field(ge=0, le=1)]
 Ridge = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 INPUTS = frozenset({"own_inputs", "merged_inputs"})
+MOST_COLUMNS = 4096
+"""Columns of a system that are solved at a time: a language model has one for each word."""
 REQUESTS = INPUTS | {"base", "layer", "names", "role"}
 """Keyword parameters that the driver supplies."""
 
@@ -195,7 +197,7 @@ def corrected_sum(
 
 
 def solution(gram: "Tensor", rho: "Tensor", product: "Tensor") -> "Tensor":
-    """W (out, in) with (G + ρI) Wᵀ = P, by float64; of low rank where P (in, out) is."""
+    """W (out, in) with (G + ρI) Wᵀ = P, by float64, some columns at a time; of low rank where P (in, out) is."""
     import torch
 
     from decaymerge.low_rank import LowRank
@@ -204,7 +206,11 @@ def solution(gram: "Tensor", rho: "Tensor", product: "Tensor") -> "Tensor":
     if isinstance(product, LowRank):
         left = torch.linalg.solve(system, product.left.double()).to(product.dtype)
         return LowRank(left, product.right).mT
-    return torch.linalg.solve(system, product.double()).mT.to(product.dtype)
+    factors, pivots = torch.linalg.lu_factor(system)
+    solved = product.new_empty(product.shape[::-1])
+    for rows, columns in zip(solved.split(MOST_COLUMNS), product.split(MOST_COLUMNS, 1), strict=True):
+        rows.copy_(torch.linalg.lu_solve(factors, pivots, columns.double()).mT)
+    return solved
 
 
 def minimum_norm(inputs: "Tensor", outputs: "Tensor") -> "Tensor":
