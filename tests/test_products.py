@@ -1,6 +1,7 @@
 """Compiled products and sums of matrices as stored, against float64, and against PyTorch's."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -94,21 +95,51 @@ def test_infinite_entries_stay_infinite(loops: int) -> None:
             assert not torch.tensor(sum_of_squares(matrix)).isfinite(), (loops, dtype)
 
 
+MATRIX = """
+import resource, torch
+from decaymerge.scan import products
+from decaymerge.scan.spectral import frobenius_norm, spectral_norm
+products.COMPILED_ENTRIES = 0
+if {limit}:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # no file of a compiled loop can be written
+matrix = torch.ones(100, 400).half()
+norm = frobenius_norm([matrix])
+print(norm, round(spectral_norm([matrix], norm).value, 3))
+"""
+
+
+def run(environment: dict[str, str], limit: bool = False) -> subprocess.CompletedProcess[str]:
+    """Measure a matrix in a process with these variables."""
+    variables = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", **environment}
+    code = MATRIX.format(limit=limit)
+    return subprocess.run(
+        [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.slow
 def test_compiles_where_nothing_can_be_kept(tmp_path: Path) -> None:
-    """Neither the folder of the code nor the user's cache can be written."""
-    package = Path(products.__file__).parents[1]
-    (tmp_path / "decaymerge/scan").mkdir(parents=True)
-    for path in ("__init__.py", "scan/compiled.py"):
-        (tmp_path / "decaymerge" / path).write_text((package / path).read_text())
-    (tmp_path / "decaymerge/scan/__init__.py").touch()
+    """Neither the folder of the code nor the user's cache can be written; or they can, and the disk is full."""
+    shutil.copytree(
+        Path(products.__file__).parents[1], tmp_path / "decaymerge", ignore=lambda *_: ["__pycache__"]
+    )
     (tmp_path / "decaymerge/scan/__pycache__").touch()  # a file: no folder of that name can be made
-    code = (
-        "import numpy as np; from decaymerge.scan.compiled import sum_of_squares;"
-        "print(sum_of_squares(np.ones(5)))"
-    )
-    environment = {"PATH": os.environ["PATH"], "HOME": "/dev/null", "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-    )
-    assert (done.stdout, done.returncode) == ("5.0\n", 0), done.stderr
+    done = run({"HOME": "/dev/null", "PYTHONPATH": str(tmp_path)})
+    assert (done.stdout, done.stderr) == ("200.0 200.0\n", "")
+    cache = tmp_path / "cache"
+    done = run({"NUMBA_CACHE_DIR": str(cache)}, limit=True)
+    assert (done.stdout, done.stderr) == ("200.0 200.0\n", "")
     assert not list(tmp_path.rglob("*.nbc"))
+    assert run({"NUMBA_CACHE_DIR": str(cache)}).stdout == "200.0 200.0\n" and list(cache.rglob("*.nbc"))
+
+
+def test_measures_without_a_compiler(tmp_path: Path) -> None:
+    """Numba does not suit the installed NumPy, or is told not to compile: PyTorch's products, and a line."""
+    (tmp_path / "numba.py").write_text("raise ImportError('Numba needs NumPy 2.3 or less')")
+    for reason, environment in {
+        "Numba needs NumPy 2.3 or less": {"PYTHONPATH": str(tmp_path)},
+        "NUMBA_DISABLE_JIT is set": {"NUMBA_DISABLE_JIT": "1"},
+    }.items():
+        done = run(environment)
+        line = f"numba cannot be used ({reason}): large matrices take up to twice as long\n"
+        assert (done.stdout, done.stderr) == ("200.0 200.0\n", line)

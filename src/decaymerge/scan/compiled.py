@@ -14,6 +14,9 @@ from llvmlite import ir
 from numba.extending import intrinsic
 from numba.types import Integer
 
+if numba.config.DISABLE_JIT:
+    raise ImportError("NUMBA_DISABLE_JIT is set")
+
 PIECE = 32
 """Number of rows that stay in the second cache of a core for the second product. (16 to 64 take about as long.)"""
 TILE = 1024
@@ -24,17 +27,19 @@ if FEATURES.get("avx512f"):  # LLVM prefers vectors of 256 bits, which take half
     numba.config.CPU_FEATURES = FEATURES.flatten() + ",-prefer-256-bit"
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+OPTIONS = {
+    "nogil": True,
+    "fastmath": {"contract", "reassoc"},  # sums in any order, by fused operations
+    "error_model": "numpy",
+}
+
+
+def kept(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, compiled at its first call and kept on disk."""
-    options = {
-        "nogil": True,
-        "fastmath": {"contract", "reassoc"},  # sums in any order, by fused operations
-        "error_model": "numpy",
-    }
     try:
-        return numba.njit(function, cache=True, **options)
+        return numba.njit(function, cache=True, **OPTIONS)
     except RuntimeError:  # neither the folder of this file nor the user's cache can be written
-        return numba.njit(function, **options)
+        return numba.njit(function, **OPTIONS)
 
 
 @intrinsic
@@ -53,7 +58,7 @@ def widen(_: Any, stored: Any) -> Any:
     return (numba.float32 if isinstance(stored, Integer) else stored)(stored), code
 
 
-@compiled
+@numba.njit(**OPTIONS)
 def four(entries: Any, start: int, stride: int, width: int) -> Any:
     """Parts of four rows, which begin ``stride`` entries apart."""
     return (
@@ -64,7 +69,7 @@ def four(entries: Any, start: int, stride: int, width: int) -> Any:
     )
 
 
-@compiled
+@kept
 def add_products(entries: Any, stride: int, rows: int, vectors: Any, product: Any) -> None:
     """Add VWᵀW to ``product``.
 
@@ -141,7 +146,7 @@ def add_products(entries: Any, stride: int, rows: int, vectors: Any, product: An
                     p3[i] += a * a3 + b * b3 + c * c3 + d * d3
 
 
-@compiled
+@kept
 def sum_of_squares(entries: Any) -> Any:
     """Sum of the squares of stored entries, in float64."""
     total = 0.0

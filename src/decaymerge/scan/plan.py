@@ -245,7 +245,8 @@ def _account(plan: Plan, group: Group, tensors: Sequence[TensorInfo]) -> None:
     reordered = stored if group.scheme and (group.scheme.fused == "interleaved" or group.scheme.gated) else 0
     vectors = MOST_VECTORS * 4 * max(max(tensor.shape) for tensor in tensors)
     entries = [math.prod(tensor.shape) for tensor in tensors]
-    decomposition = 4 * 8 * sum(entries) if plan.spectrum else 0  # a copy, a work space and vectors in float64
+    # In float64: a copy, a work space and vectors.
+    decomposition = 4 * 8 * sum(entries) if plan.spectrum else 0
     if max(entries) >= COMPILED_ENTRIES:
         plan.process_bytes = PROCESS_BYTES + COMPILER_BYTES
     plan.bytes_to_read += stored

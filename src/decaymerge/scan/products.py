@@ -4,11 +4,17 @@ A matrix is read once for both products, and half precision is widened in regist
 such a product; it is compiled by numba, once a machine.
 """
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from decaymerge.errors import printable
 
 Blocks = Sequence[Tensor]
 """The rows of one matrix in blocks (rows_b, columns), from top to bottom, in any floating-point types, on one
@@ -32,10 +38,8 @@ def computing_type(blocks: Blocks) -> torch.dtype:
 def sum_of_squares(block: Tensor) -> float:
     """‖B‖_F², accumulated in float64."""
     flat = (block.T if block.T.is_contiguous() else block).flatten()  # in the order of memory: no copy
-    if _is_compiled(flat):
-        from decaymerge.scan import compiled
-
-        return compiled.sum_of_squares(_stored(flat))
+    if (loops := _loops(flat)) is not None:
+        return _call(loops.sum_of_squares, _stored(flat))
     wide_parts = (part.double() for part in in_cache(flat))
     return sum(float(wide @ wide) for wide in wide_parts)
 
@@ -51,12 +55,10 @@ def product_of(blocks: Blocks, vectors: Tensor) -> Tensor:
     product = torch.zeros_like(vectors)
     for block in blocks:
         rest = block
-        if _is_compiled(block) and len(vectors) == VECTORS:
-            from decaymerge.scan import compiled
-
+        if len(vectors) == VECTORS and (loops := _loops(block)) is not None:
             stride, rows, columns = block.stride(0), len(block) // 4 * 4, block.shape[1]
             entries = block.as_strided(((len(block) - 1) * stride + columns,), (1,))
-            compiled.add_products(_stored(entries), stride, rows, vectors.numpy(), product.numpy())
+            _call(loops.add_products, _stored(entries), stride, rows, vectors.numpy(), product.numpy())
             rest = block[rows:]
         for piece in in_cache(rest):
             wide = piece.to(vectors.dtype)
@@ -64,8 +66,29 @@ def product_of(blocks: Blocks, vectors: Tensor) -> Tensor:
     return product
 
 
-def _is_compiled(entries: Tensor) -> bool:
-    return entries.device.type == "cpu" and entries.numel() >= COMPILED_ENTRIES
+def _loops(entries: Tensor) -> ModuleType | None:
+    """Compiled loops for many entries on the CPU, where numba works."""
+    if entries.device.type != "cpu" or entries.numel() < COMPILED_ENTRIES:
+        return None
+    return _compiled_loops()
+
+
+@cache
+def _compiled_loops() -> ModuleType | None:
+    try:
+        from decaymerge.scan import compiled
+    except ImportError as error:
+        reason = printable(f"numba cannot be used ({error}): large matrices take up to twice as long")
+        print(reason, file=sys.stderr)
+        return None
+    return compiled
+
+
+def _call(loop: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return loop(*arguments)
+    except OSError:  # it was compiled, and cannot be kept: a full disk
+        return loop(*arguments)
 
 
 def _stored(entries: Tensor) -> np.ndarray:
