@@ -156,4 +156,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf results logs runs site .snakemake .pytest_cache .mypy_cache .ruff_cache benchmarks/*/
+	rm -rf results logs runs site .snakemake .pytest_cache .mypy_cache .ruff_cache benchmarks/*/ benchmarks/*.tsv

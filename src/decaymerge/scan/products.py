@@ -23,9 +23,9 @@ BITS = {torch.float16: torch.uint16, torch.bfloat16: torch.int16}
 """Types that hold the bits of half precision, for which numba has no types."""
 VECTORS = 4
 """Vectors that are multiplied at a time. (1 to 32 were tried.)"""
-PIECE_ENTRIES = 125_000
-"""Entries of W that are used twice while they are in the cache of a core. (25 thousand to 17 million were
-tried.)"""
+PIECE_BYTES = 500_000
+"""Size of a piece of W, as it is computed with, that is used twice while it is in the cache of a core. (.1 to 70 MB
+were tried.)"""
 COMPILED_ENTRIES = 1 << 22
 """Size of a matrix from which on compiled loops save more time than the import of numba takes."""
 
@@ -40,7 +40,7 @@ def sum_of_squares(block: Tensor) -> float:
     flat = (block.T if block.T.is_contiguous() else block).flatten()  # in the order of memory: no copy
     if (loops := _loops(flat)) is not None:
         return _call(loops.sum_of_squares, _stored(flat))
-    wide_parts = (part.double() for part in in_cache(flat))
+    wide_parts = (part.double() for part in in_cache(flat, torch.float64))
     return sum(float(wide @ wide) for wide in wide_parts)
 
 
@@ -60,7 +60,7 @@ def product_of(blocks: Blocks, vectors: Tensor) -> Tensor:
             entries = block.as_strided(((len(block) - 1) * stride + columns,), (1,))
             _call(loops.add_products, _stored(entries), stride, rows, vectors.numpy(), product.numpy())
             rest = block[rows:]
-        for piece in in_cache(rest):
+        for piece in in_cache(rest, vectors.dtype):
             wide = piece.to(vectors.dtype)
             product.addmm_(vectors @ wide.T, wide)  # the piece is in the cache for the second product
     return product
@@ -95,8 +95,8 @@ def _stored(entries: Tensor) -> np.ndarray:
     return entries.view(BITS.get(entries.dtype, entries.dtype)).numpy()
 
 
-def in_cache(block: Tensor) -> Sequence[Tensor]:
-    """Parts along the first dimension that fit into a cache; one on a GPU, where starts take longer than memory."""
+def in_cache(block: Tensor, dtype: torch.dtype) -> Sequence[Tensor]:
+    """Parts along the first dimension that fit into a cache in this type; one on a GPU, where starts are slow."""
     if block.device.type != "cpu":
         return [block]
-    return block.split(max(1, PIECE_ENTRIES * len(block) // max(1, block.numel())))
+    return block.split(max(1, PIECE_BYTES * len(block) // max(1, block.numel() * dtype.itemsize)))

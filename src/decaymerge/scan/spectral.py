@@ -127,7 +127,7 @@ def _gram(blocks: Blocks) -> Tensor:
         blocks = [torch.cat(list(blocks)).T]
     gram = blocks[0].new_zeros((min(rows, columns),) * 2, dtype=torch.float64)
     for block in blocks:
-        for part in in_cache(block):
+        for part in in_cache(block, torch.float64):
             wide = part.double()
             gram += wide.T @ wide
     return gram
