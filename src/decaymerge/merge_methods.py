@@ -31,9 +31,9 @@ Coefficients = Annotated[
 """One number, or numbers by the name of a network, the role of a matrix, or ``EVERYTHING``; others count as 1."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Ridge = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-INPUTS = frozenset({"own_inputs", "merged_inputs"})
 MOST_COLUMNS = 4096
 """Columns of a system that are solved at a time: a language model has one for each word."""
+INPUTS = frozenset({"own_inputs", "merged_inputs"})
 REQUESTS = INPUTS | {"base", "layer", "names", "role"}
 """Keyword parameters that the driver supplies."""
 

@@ -25,8 +25,6 @@ TILE = 1024
 FEATURES = llvm.get_host_cpu_features()
 if FEATURES.get("avx512f"):  # LLVM prefers vectors of 256 bits, which take half as long again
     numba.config.CPU_FEATURES = FEATURES.flatten() + ",-prefer-256-bit"
-
-
 OPTIONS = {
     "nogil": True,
     "fastmath": {"contract", "reassoc"},  # sums in any order, by fused operations
