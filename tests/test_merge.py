@@ -16,7 +16,7 @@ from torch import Tensor
 
 from builders import RELU, data_and_networks, trained
 from commands import decaymerge
-from decaymerge import config
+from decaymerge import config, merge_methods
 from decaymerge.config import Config, merging
 from decaymerge.config.experiment import Network
 from decaymerge.errors import UserError
@@ -198,7 +198,7 @@ def trimmed(weights, *, base, share: Annotated[float, Field(ge=0, le=1)], larges
 def halved(weights, *, factor: Annotated[float, Field(gt=0)] = 0.5):
     "Half of the sum."
 
-from decaymerge import config
+from decaymerge import config, merge_methods
 from decaymerge.config.merging import merge_name
 from decaymerge.errors import UserError
 
@@ -254,3 +254,14 @@ def test_the_parameter_of_a_method_is_an_option(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("COLUMNS", "200")
     usage = decaymerge("merge-checkpoints", "--help").stdout
     assert any("--coefficient" in line and "of --method scaled" in line for line in usage.splitlines())
+
+
+def test_systems_are_solved_some_columns_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    gram, product = inputs.mT @ inputs, torch.randn(6, 11, generator=torch.Generator().manual_seed(1))
+    exact = torch.linalg.solve(gram.double() + 0.5 * torch.eye(6), product.double()).mT
+    for most in (1, 4, 11, 4096):
+        monkeypatch.setattr(merge_methods, "MOST_COLUMNS", most)
+        solved = merge_methods.solution(gram, torch.tensor(0.5), product)
+        assert solved.dtype == torch.float32
+        torch.testing.assert_close(solved, exact.float(), rtol=1e-6, atol=1e-7)

@@ -18,7 +18,7 @@ from decaymerge import store
 from decaymerge.checkpoint import Checkpoint
 from decaymerge.errors import UserError
 from decaymerge.scan import BASIC_ROLES
-from decaymerge.scan.plan import make_plan
+from decaymerge.scan.plan import COMPILER_BYTES, make_plan
 from decaymerge.scan.table import rows_of, scan_table
 
 
@@ -207,6 +207,18 @@ def test_max_memory_refuses_before_reading(tmp_path: Path) -> None:
     answer = decaymerge("scan", f"path:{tmp_path}", "--max-memory", "100MB")
     assert answer.returncode == 1
     assert "error: --max-memory 0.1 GB is less than the 0.451 GB that w matrix needs" in answer.stderr
+
+
+def test_memory_counts_the_compiler_of_large_matrices(tmp_path: Path) -> None:
+    """A row more in float16 needs two bytes an entry, or also the compiler, where the matrix is large by then."""
+    needed = []
+    for rows in (2046, 2047, 2048, 2049):
+        folder = tmp_path / str(rows)
+        folder.mkdir()
+        save_file({"w": torch.zeros(rows, 2048, dtype=torch.float16)}, folder / "model.safetensors")
+        needed.append(make_plan(Checkpoint(folder)).memory_bytes)
+    more = np.diff(needed)
+    assert (more[[0, 2]] < 20_000).all() and COMPILER_BYTES < more[1] < COMPILER_BYTES + 20_000
 
 
 def test_command_by_hand(tmp_path: Path) -> None:
