@@ -1,8 +1,12 @@
 """The base of all settings: how they are declared, read from YAML, and how a wrong one is described to the user."""
 
+import ast
 import difflib
+import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -10,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ByteSize, ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core.core_schema import ModelSchema
 
 from decaymerge.errors import UserError, reason
 from decaymerge.reading import text_of
@@ -23,7 +28,7 @@ def refuse(message: str) -> PydanticCustomError:
 class Settings(BaseModel):
     """Base of all settings: frozen, and an unknown key is answered with its new name or the nearest allowed one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
     renamed_keys: ClassVar[Mapping[str, str]] = {}
     """Former names of keys, and the key that each of them is now."""
 
@@ -49,14 +54,36 @@ LIMITS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exc
 
 
 class JsonSchema(GenerateJsonSchema):
-    """JSON schema with ``minimum`` and ``maximum``.
+    """JSON schema with ``minimum`` and ``maximum``, and with the docstring of each setting as its description.
 
-    Behind a validator pydantic emits its own ``ge`` and ``le``, which no editor understands.
+    Behind a validator pydantic emits its own ``ge`` and ``le``, which no editor understands. Its own way to the
+    docstrings, ``use_attribute_docstrings``, reads the source at each import, for every command of a run.
     """
 
     def generate(self, schema: CoreSchema, mode: JsonSchemaMode = "validation") -> JsonSchemaValue:
         """The schema of a model."""
         return _with_standard_limits(super().generate(schema, mode))
+
+    def model_schema(self, schema: ModelSchema) -> JsonSchemaValue:
+        """The schema of one model, with descriptions."""
+        described = super().model_schema(schema)
+        settings: dict[str, Any] = described["properties"]
+        for owner in reversed(schema["cls"].__mro__):
+            with suppress(OSError, TypeError):  # `object`, and the model of a merge method, have no source
+                for name, text in _docstrings(inspect.getsource(owner)):
+                    if name in settings:
+                        settings[name]["description"] = text
+        return described
+
+
+def _docstrings(source: str) -> Iterator[tuple[str, str]]:
+    """The names and docstrings of a class's attributes."""
+    (declared,) = ast.parse(source).body
+    assert isinstance(declared, ast.ClassDef)
+    for attribute, after in pairwise(declared.body):
+        match attribute, after:
+            case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                yield name, inspect.cleandoc(text)
 
 
 def _with_standard_limits(schema: Any) -> Any:
