@@ -155,16 +155,22 @@ def least_squares(
         y = h @ weight.mT
         if base is not None and activations == "merged":
             y = y + (h - x) @ base.mT
-        gram, diagonal = x.mT @ x / len(x), x.square().mean(0)
-        grams.append((1 - shrinkage) * gram + shrinkage * diagonal.diag())
-        products.append((1 - shrinkage) * (x.mT @ y) / len(x) + shrinkage * diagonal[:, None] * weight.mT)
+        gram, product = x.mT @ x / len(x), x.mT @ y / len(x)
+        if shrinkage:
+            diagonal = x.square().mean(0)
+            gram = (1 - shrinkage) * gram + shrinkage * diagonal.diag()
+            product = (1 - shrinkage) * product + shrinkage * diagonal[:, None] * weight.mT
+        grams.append(gram)
+        products.append(product)
         samples.append(x / len(x) ** 0.5)
         targets.append(dense(y) / len(x) ** 0.5)
     total = torch.stack(grams).sum(0)
     rho = ridge * total.diagonal().mean()
     if rho == 0 and not shrinkage:
         return minimum_norm(torch.cat(samples), torch.cat(targets))
-    return solution(total, rho, sum_weights(products))
+    product = sum_weights(products)
+    del products  # each is as large as the matrix
+    return solution(total, rho, product)
 
 
 @merge_method("corrected_sum")
