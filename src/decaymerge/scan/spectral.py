@@ -1,7 +1,7 @@
 """Norms of one matrix: Frobenius norm in float64, and spectral norm by block Lanczos with a check in float64.
 
-A matrix is a list of blocks of rows, so that Q, K and V in memory are also QKV without a copy. A scan spends nearly
-all of its time in the products of Lanczos. They are PyTorch's, which let other threads and a GPU work.
+A matrix is a list of blocks of rows, so that Q, K and V in memory are also QKV without a copy. A scan spends most
+of its time in the products of Lanczos (see ``products``), beside which other threads can work.
 """
 
 import math

@@ -178,7 +178,7 @@ def claims(experiment: Experiment) -> Estimate:
 
 FETCH = Estimate(800, 7200)
 SCAN = Estimate(2000, 3600)
-"""One matrix is in memory at a time, and settings do not tell how large it is: GPT-J's largest takes 800 MB."""
+"""A job has one core, and so one matrix at a time. Settings do not tell how large it is; GPT-J takes a gigabyte."""
 VERDICTS = Estimate(800, 0)
 """Of a scan, or gathered."""
 CLAIMS_PAGE = Estimate(1600, 900)
