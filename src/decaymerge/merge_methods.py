@@ -208,7 +208,8 @@ def solution(gram: "Tensor", rho: "Tensor", product: "Tensor") -> "Tensor":
 
     from decaymerge.low_rank import LowRank
 
-    system = gram.double() + rho * torch.eye(len(gram), dtype=torch.float64)
+    system = gram.to(torch.float64, copy=True)
+    system.diagonal().add_(rho)
     if isinstance(product, LowRank):
         left = torch.linalg.solve(system, product.left.double()).to(product.dtype)
         return LowRank(left, product.right).mT

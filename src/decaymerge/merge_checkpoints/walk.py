@@ -67,6 +67,7 @@ def walk(models: Sequence[nn.Module], batches: Sequence[Batch], visit: Visit) ->
                         f"the models take different ways through {' and '.join(sorted(names))}: inputs cannot be"
                         " followed through this architecture; merge without --inputs"
                     )
+                give_back()  # no run computes now, and a visit may need several times the module's size
                 given = visit(names.pop(), [waiting[i][1] for i in range(len(runs))])
                 waiting.clear()
                 for run, parameters in zip(runs, given, strict=True):
@@ -151,16 +152,18 @@ def empty(module: nn.Module) -> None:
 
 
 def _give_back_after(nbytes: int) -> None:
-    """Return freed memory to the system, once that many bytes more are free.
-
-    Otherwise the C library keeps it, and it grows with every layer.
-    """
+    """Return freed memory to the system, once that many bytes more are free."""
     global _dropped
     _dropped += nbytes
     if _dropped > DROPPED_BYTES:
         _dropped = 0
-        if TRIM is not None:
-            TRIM(0)
+        give_back()
+
+
+def give_back() -> None:
+    """Return freed memory to the system. Otherwise the C library keeps it, and it grows with every layer."""
+    if TRIM is not None:
+        TRIM(0)
 
 
 def first_tensor(content: Any) -> Tensor | None:
