@@ -267,7 +267,7 @@ def test_systems_are_solved_some_columns_at_a_time(monkeypatch: pytest.MonkeyPat
         torch.testing.assert_close(solved, exact.float(), rtol=1e-6, atol=1e-7)
 
 
-def test_a_system_is_solved_without_a_change_of_its_gram_matrix():
+def test_a_system_is_solved_without_a_change_of_its_gram_matrix() -> None:
     gram = torch.eye(3, dtype=torch.float64)
     merge_methods.solution(gram, torch.tensor(0.5), torch.ones(3, 2, dtype=torch.float64))
     assert torch.equal(gram, torch.eye(3, dtype=torch.float64))
