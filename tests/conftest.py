@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parent.parent
 CACHE = Path(os.environ.setdefault("DECAYMERGE_CACHE", str(REPOSITORY / "resources")))
+# Commands run as a user's do: with buffers, and with bytecode beside imported files.
+for name in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
+    os.environ.pop(name, None)
+sys.dont_write_bytecode = False
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 

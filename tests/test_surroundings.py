@@ -69,11 +69,27 @@ def test_somebody_who_reads_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr and "error" not in done.stderr
 
 
-def test_an_output_on_a_full_disk() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["check", "config/smoke.yaml"], ["--version"], ["--help"]], ids=str)
+def test_an_output_on_a_full_disk(arguments: list[str], unbuffered: str) -> None:
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("w") as full:
-        command = [str(COMMAND), "check", str(REPOSITORY / "config/smoke.yaml")]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            [COMMAND, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            cwd=REPOSITORY,
+            env=environment,
+        )
     assert done.returncode == 1 and done.stderr == "error: [Errno 28] No space left on device\n"
+
+
+def test_an_error_on_a_full_disk() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([COMMAND, "inspect", "nothing"], stdout=full, stderr=full, check=False)
+    assert done.returncode == 1
 
 
 def test_a_folder_of_control_characters(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Tasks with your own data: files, functions, what is refused, and a whole run."""
 
+import os
+import py_compile
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +19,7 @@ from decaymerge import store, tasks
 from decaymerge.config import parse
 from decaymerge.digests import content_digest
 from decaymerge.errors import UserError
+from decaymerge.tasks.function import load_function
 
 SPIRALS = """
 import numpy as np
@@ -190,6 +193,19 @@ def test_unknown_argument_and_code_that_does_not_load(code: Path, tmp_path: Path
     script.write_text("import sys\nsys.exit(0)")
     with pytest.raises(UserError, match=r"script\.py: SystemExit: 0"):
         tasks.make(function_job(), [script])
+
+
+def test_bytecode_is_neither_read_nor_written(tmp_path: Path) -> None:
+    """Of a file that changes twice in a second, it would be that of the old file."""
+    code, other = tmp_path / "mine.py", tmp_path / "other.py"
+    code.write_text("def make(): return 1")
+    os.utime(code, (1e9, 1e9))
+    py_compile.compile(str(code))
+    for path in (code, other):
+        path.write_text("def make(): return 2")
+        os.utime(path, (1e9, 1e9))
+        assert load_function(path, "make")() == 2
+    assert [path.name.split(".")[0] for path in tmp_path.glob("__pycache__/*")] == ["mine"]
 
 
 def settings_of_a_run() -> dict[str, Any]:

@@ -78,6 +78,32 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
+def _call() -> int | str:
+    """Run the command, and give its exit code, or a line for an error that the user can correct."""
+    try:
+        try:
+            app()
+        except SystemExit as end:
+            if end.code:
+                return end.code
+        if sys.stdout is not None:
+            with suppress(BrokenPipeError):  # all is done, and who read the output has enough of it
+                sys.stdout.flush()  # here, where a full disk is an error
+        return 0
+    except BrokenPipeError:
+        return 128 + signal.SIGPIPE
+    except UserError as error:
+        return f"error: {error}"
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        return f"error: {error.name} is not installed; say: pip install 'decaymerge[{EXTRAS[error.name]}]'"
+    except OSError as error:
+        return f"error: {UserError(str(error))}"
+    except MemoryError as error:
+        return f"error: {UserError(f'not enough memory: {error}')}"
+
+
 def main() -> None:
     """Run the command line. An error that the user can correct is printed as one line, without a traceback."""
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -91,27 +117,12 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # λ and ‖ on a terminal that has neither
     gc.set_threshold(200_000)  # imports leave no garbage, and searching for it takes a sixth of the start-up
-    try:
-        app()
-    except SystemExit as end:
-        if end.code:
-            raise
-        # All files are closed and in place. Without this, the interpreter would need another third of a second to
-        # unload PyTorch.
-        for stream in filter(None, (sys.stdout, sys.stderr)):
-            with suppress(BrokenPipeError):
-                stream.flush()
-        os._exit(0)
-    except BrokenPipeError:
-        os._exit(128 + signal.SIGPIPE)  # who read the output has enough of it
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
-            raise
-        extra = EXTRAS[error.name]
-        sys.exit(f"error: {error.name} is not installed; say: pip install 'decaymerge[{extra}]'")
-    except OSError as error:
-        sys.exit(f"error: {UserError(str(error))}")
-    except MemoryError as error:
-        sys.exit(f"error: {UserError(f'not enough memory: {error}')}")
+    end = _call()
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        with suppress(OSError):
+            if isinstance(end, str) and stream is sys.stderr:
+                print(end, file=stream)
+            stream.flush()
+    # All files are closed and in place. The interpreter's own end would take another third of a second to unload
+    # PyTorch, and would write once more to an output that has failed.
+    os._exit(1 if isinstance(end, str) else end)

@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from contextlib import chdir
 from functools import cache
+from importlib.machinery import SourceFileLoader
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,13 @@ def _check_number(samples: Samples, count: int, setting: str, source: str) -> No
         )
 
 
+class _SourceAlone(SourceFileLoader):
+    """Imports a file without bytecode: that of a file that changed twice in a second would be the old one's."""
+
+    def get_code(self, fullname: str) -> Any:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 @cache
 def load_function(path: Path, name: str) -> Callable[..., Any]:
     """The function ``name`` of the Python file ``path``.
@@ -74,7 +82,8 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
     Raises:
         UserError: the file cannot be imported, or has no function of this name.
     """
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    loader = _SourceAlone(path.stem, str(path))
+    spec = importlib.util.spec_from_file_location(path.stem, path, loader=loader)
     assert spec is not None and spec.loader is not None  # the settings allow only .py
     module = importlib.util.module_from_spec(spec)
     try:
