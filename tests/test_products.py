@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from decaymerge.scan import products
+from decaymerge.scan import compiled, products
 from decaymerge.scan.products import computing_type, product_of, sum_of_squares
 from decaymerge.scan.spectral import frobenius_norm, spectral_norm
 
 TYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 
-@pytest.fixture(params=[0, 1 << 40], ids=["compiled", "PyTorch"])
-def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """The size from which on loops are compiled: always, or never."""
-    monkeypatch.setattr(products, "COMPILED_ENTRIES", request.param)
+@pytest.fixture(params=[2, 4, None], ids=["compiled, 2 vectors at once", "compiled, 4", "PyTorch"])
+def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int | None:
+    """Loops are compiled always, for either number of registers, or never."""
+    monkeypatch.setattr(products, "COMPILED_ENTRIES", 0 if request.param else 1 << 40)
+    monkeypatch.setattr(compiled, "AT_ONCE", request.param)
     return request.param
 
 
@@ -34,15 +35,15 @@ def normal(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 def test_product_of_blocks_against_float64(dtype: torch.dtype, precision: torch.dtype) -> None:
     """Rows that four and the piece do not divide, columns that the tile does not, rows apart, and few vectors."""
-    wide = normal(70, 2500, dtype=dtype)
+    wide = normal(70, 5500, dtype=dtype)
     blocks = [
-        wide[:37, 3:2000],
-        normal(4, 1997, dtype=dtype),
-        normal(1, 1997, dtype=dtype),
-        wide[37:, 500:2497],
+        wide[:37, 3:5000],
+        normal(4, 4997, dtype=dtype),
+        normal(1, 4997, dtype=dtype),
+        wide[37:, 500:5497],
     ]
     for number in (1, 2, 4):
-        vectors = normal(number, 1997, dtype=precision)
+        vectors = normal(number, 4997, dtype=precision)
         exact = torch.stack([vectors.double() @ block.double().T @ block.double() for block in blocks]).sum(0)
         product = product_of(blocks, vectors)
         assert product.dtype == precision
@@ -87,7 +88,7 @@ def test_norms_of_blocks_of_different_types(dtype: torch.dtype) -> None:
         assert abs(norm.value - float(torch.linalg.matrix_norm(exact, 2))) <= norm.error <= 1e-6 * norm.value
 
 
-def test_infinite_entries_stay_infinite(loops: int) -> None:
+def test_infinite_entries_stay_infinite(loops: int | None) -> None:
     for number in (float("inf"), float("nan")):
         for dtype in TYPES:
             matrix = normal(8, 8, dtype=dtype)

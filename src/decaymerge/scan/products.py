@@ -58,7 +58,8 @@ def product_of(blocks: Blocks, vectors: Tensor) -> Tensor:
         if len(vectors) == VECTORS and (loops := _loops(block)) is not None:
             stride, rows, columns = block.stride(0), len(block) // 4 * 4, block.shape[1]
             entries = block.as_strided(((len(block) - 1) * stride + columns,), (1,))
-            _call(loops.add_products, _stored(entries), stride, rows, vectors.numpy(), product.numpy())
+            arguments = _stored(entries), stride, rows, vectors.numpy(), product.numpy(), loops.AT_ONCE
+            _call(loops.add_products, *arguments)
             rest = block[rows:]
         for piece in in_cache(rest, vectors.dtype):
             wide = piece.to(vectors.dtype)
