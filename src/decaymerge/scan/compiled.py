@@ -1,7 +1,7 @@
 """The compiled loops of ``products``. To import them takes half a second, so only large matrices do.
 
-Numba is its compiler, once for a machine and each pair of types. Four rows at a time, with two or four vectors, have
-8 or 16 sums, which stay in the registers of a core.
+Numba is its compiler, once for a machine and each pair of types. Four rows at a time, with two or four vectors,
+have 8 or 16 sums, which stay in the registers of a core.
 """
 
 import platform
